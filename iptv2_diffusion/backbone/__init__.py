@@ -1,0 +1,1 @@
+"""The U-shaped network that restoration and latent diffusion share."""

@@ -1,0 +1,1 @@
+"""Class-conditional latent diffusion: denoiser, schedule, objective, guidance, latents, pipeline."""

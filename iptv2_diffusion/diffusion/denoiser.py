@@ -1,0 +1,141 @@
+"""The latent denoiser: IPT-V2 in the place of DiT's transformer (Section 4, image generation)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_outputs import Transformer2DModelOutput
+from diffusers.models.modeling_utils import ModelMixin
+from torch import nn
+
+from iptv2_diffusion.backbone.config import DENOISERS, BackboneConfig, preset
+from iptv2_diffusion.backbone.u_shape import UShape
+from iptv2_diffusion.layers import reparam
+from iptv2_diffusion.layers.conv import INITS, Conv
+from iptv2_diffusion.layers.embedding import LabelEmbedding, TimestepEmbedding
+from iptv2_diffusion.layers.norm import BareNorm
+from iptv2_diffusion.layers.residual import modulate, zero_linear
+
+
+class IPTV2Transformer2DModel(ModelMixin, ConfigMixin):
+    """Class-conditional denoiser of (B, in_channels, H, W) latents.
+
+    `sample_size` fixes windows and grids; other sizes, square or not, run too, in multiples of `size_multiple`.
+    `window=None` means half of `sample_size`: 2x2 windows and a displaced one on every level. The null label, for
+    "no class", is `num_classes`. With `out_channels == 2 * in_channels` the second half is the learned variance.
+    """
+
+    _supports_gradient_checkpointing = True
+    _no_split_modules = ["TransformerLayer", "ParallelLayers"]  # noqa: RUF012 - diffusers reads a plain list
+    _repeated_blocks = ["TransformerLayer"]  # noqa: RUF012
+    _skip_layerwise_casting_patterns = ["time_embedding", "label_embedding", "norm"]  # noqa: RUF012
+
+    @register_to_config
+    def __init__(
+        self,
+        sample_size: int = 32,
+        in_channels: int = 4,
+        out_channels: int = 8,
+        num_classes: int = 1000,
+        cond_dim: int = 576,
+        width: int = 88,
+        layers: Sequence[int] = (4, 6, 6, 8),
+        refinement: int = 0,
+        heads: Sequence[int] = (1, 2, 4, 8),
+        window: int | None = None,
+        grid: int = 8,
+        attention: Sequence[str] = ("fcsa", "ggsa"),
+        parallel: bool = False,
+        feed_forward: str = "rep_leffn",
+        inner_ratio: float = 0.5,
+        resample_kernel: int = 3,
+        shift: str = "interior",
+        relative_bias: bool = True,
+        fused: bool = False,
+    ) -> None:
+        super().__init__()
+        if num_classes < 1:
+            raise ValueError(f"expected at least one class, got num_classes={num_classes}")
+        config = BackboneConfig(
+            width=width,
+            layers=layers,
+            refinement=refinement,
+            heads=heads,
+            window=sample_size // 2 if window is None else window,
+            grid=grid,
+            size=sample_size,
+            cond_dim=cond_dim,
+            init="xavier",
+            attention=attention,
+            parallel=parallel,
+            feed_forward=feed_forward,
+            inner_ratio=inner_ratio,
+            resample_kernel=resample_kernel,
+            shift=shift,
+            relative_bias=relative_bias,
+            fused=fused,
+        )
+        self.stem = Conv(in_channels, width, 3, init=INITS["xavier"])
+        self.time_embedding = TimestepEmbedding(cond_dim)
+        self.label_embedding = LabelEmbedding(num_classes, cond_dim)
+        self.backbone = UShape(config)
+        self.head_norm = BareNorm()
+        self.head_modulation = zero_linear(cond_dim, 2 * 2 * width)
+        self.head = Conv(2 * width, out_channels, 3, init=INITS["xavier"])
+        nn.init.zeros_(self.head.weight)
+
+    @property
+    def null_label(self) -> int:
+        return self.label_embedding.null_label
+
+    @property
+    def size_multiple(self) -> int:
+        return self.backbone.config.multiple
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        timestep: torch.Tensor | float,
+        class_labels: torch.Tensor,
+        return_dict: bool = True,
+    ) -> Transformer2DModelOutput | tuple[torch.Tensor]:
+        """`timestep` is a scalar or (B,), in steps of the training schedule; `class_labels` (B,), null_label included."""
+        self._check(hidden_states, class_labels)
+        cond = F.silu(self._condition(hidden_states, timestep, class_labels))
+        x = self.backbone(self.stem(hidden_states), cond)
+        shift, scale = self.head_modulation(cond)[:, :, None, None].chunk(2, dim=1)
+        sample = self.head(modulate(self.head_norm(x), shift, scale)).contiguous()
+        return Transformer2DModelOutput(sample=sample) if return_dict else (sample,)
+
+    def _condition(self, x: torch.Tensor, timestep: torch.Tensor | float, labels: torch.Tensor) -> torch.Tensor:
+        timestep = torch.as_tensor(timestep, device=x.device).expand(len(x))
+        return self.time_embedding(timestep) + self.label_embedding(labels)
+
+    def _check(self, x: torch.Tensor, labels: torch.Tensor) -> None:
+        channels = self.config["in_channels"]
+        if x.ndim != 4 or x.shape[1] != channels:
+            raise ValueError(f"expected latents (B, {channels}, H, W), got {tuple(x.shape)}")
+        if labels.shape != x.shape[:1]:
+            raise ValueError(f"expected one class label for each of {len(x)} latents, got shape {tuple(labels.shape)}")
+
+    def fuse(self) -> "IPTV2Transformer2DModel":
+        """To the inference form, in place: the same function with fewer parameters."""
+        reparam.fuse(self)
+        self.register_to_config(fused=True)
+        return self
+
+    def unfuse(self) -> "IPTV2Transformer2DModel":
+        """To a training form, in place: the same function."""
+        reparam.unfuse(self)
+        self.register_to_config(fused=False)
+        return self
+
+
+def create_denoiser(name: str = "IPTV2-S", **overrides: Any) -> IPTV2Transformer2DModel:
+    """One of the presets, randomly initialised; any argument of the model can be overridden."""
+    return IPTV2Transformer2DModel(**(preset(DENOISERS, name) | overrides))
+
+
+IPTV2Transformer2DModel.__module__ = "iptv2_diffusion"  # what saved pipelines record, so that files may move

@@ -1,0 +1,146 @@
+"""The training objective: noise (or velocity) prediction with a learned variance.
+
+Per sample, "simple" is the mean squared error of the prediction (Ho et al. 2020, Eq. 14). A network with 2C output
+channels also says where the log-variance of each reverse step lies between its two bounds (Nichol & Dhariwal 2021,
+Eq. 15); that half is trained by the variational bound, through which no gradient reaches the mean (their Section 3.1).
+The weight of the bound is 1, in bits per dimension and for one timestep, not multiplied by their number: that is the
+recipe of ADM with plain MSE and of DiT. So is treating latents as 8-bit pixels in [-1, 1] at t = 0.
+
+Tables are computed in float64 and kept as float32. With a_t = 1 - beta_t and A_t = a_1 ... a_t:
+    z_t = sqrt(A_t) z_0 + sqrt(1 - A_t) noise
+    v   = sqrt(A_t) noise - sqrt(1 - A_t) z_0
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from iptv2_diffusion.diffusion.schedule import check_prediction_type, make_scheduler
+
+HALF_LEVEL = 1 / 255  # half the distance of two 8-bit levels in [-1, 1]
+EDGE = 0.999  # beyond it a value counts as level 0 or 255, whose bin is open
+SMALLEST_PROBABILITY = 1e-12
+
+
+class LossTerms(NamedTuple):
+    """Both (B,) float32. `bound` is in bits per dimension, and zero where the variance is not learned."""
+
+    simple: Tensor
+    bound: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        return self.simple + self.bound
+
+
+class DiffusionObjective(nn.Module):
+    """The loss for the noise schedule and `prediction_type` of a diffusers scheduler's `config`."""
+
+    sqrt_alphas_cumprod: Tensor
+    sqrt_one_minus_alphas_cumprod: Tensor
+    mean_gap: Tensor
+    log_beta: Tensor
+    log_posterior_variance: Tensor
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        check_prediction_type(config)
+        self.prediction_type = config.get("prediction_type", "epsilon")
+        betas = make_scheduler("ddpm", config, learned_sigma=True).betas.double()
+        self.num_timesteps = len(betas)
+        for name, table in _tables(betas, self.prediction_type).items():
+            self.register_buffer(name, table.float(), persistent=False)
+
+    def add_noise(self, z: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """z_t for clean latents z (B, C, H, W) and timesteps t (B,) in 0..num_timesteps - 1."""
+        return _rows(self.sqrt_alphas_cumprod, t) * z + _rows(self.sqrt_one_minus_alphas_cumprod, t) * noise
+
+    def target(self, z: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """What the network should predict: the noise, or the velocity v."""
+        if self.prediction_type == "epsilon":
+            return noise
+        return _rows(self.sqrt_alphas_cumprod, t) * noise - _rows(self.sqrt_one_minus_alphas_cumprod, t) * z
+
+    def loss(self, output: Tensor, z: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """The loss of each sample, (B,) float32; arguments as for `terms`."""
+        return self.terms(output, z, noise, t).total
+
+    def terms(self, output: Tensor, z: Tensor, noise: Tensor, t: Tensor) -> LossTerms:
+        """Both parts of the loss of a network's output (B, C or 2C, H, W) for add_noise(z, noise, t)."""
+        channels = z.shape[1]
+        if output.shape[1] not in (channels, 2 * channels):
+            raise ValueError(f"expected {channels} or {2 * channels} output channels, got {output.shape[1]}")
+        output, z, noise = output.float(), z.float(), noise.float()
+        error = output[:, :channels] - self.target(z, noise, t)
+        simple = error.square().flatten(1).mean(1)
+        if output.shape[1] == channels:
+            return LossTerms(simple, torch.zeros_like(simple))
+        return LossTerms(simple, self._bound(error.detach(), output[:, channels:], z, t))
+
+    def _bound(self, error: Tensor, variance: Tensor, z: Tensor, t: Tensor) -> Tensor:
+        """The term of the variational bound at t: a divergence of Gaussians, or at t = 0 a likelihood."""
+        gap = _rows(self.mean_gap, t) * error  # true mean - model's mean
+        lower, upper = _rows(self.log_posterior_variance, t), _rows(self.log_beta, t)
+        log_variance = lower + (variance + 1) / 2 * (upper - lower)
+        divergence = gaussian_kl(gap, lower, log_variance)
+        nats = torch.where(_rows(t, t) == 0, discretised_nll(z, gap, log_variance), divergence)
+        return nats.flatten(1).mean(1) / math.log(2)
+
+
+def gaussian_kl(gap: Tensor, log_variance1: Tensor, log_variance2: Tensor) -> Tensor:
+    """KL(N(m1, v1) || N(m2, v2)) in nats, element by element, for gap = m1 - m2."""
+    ratio = log_variance1 - log_variance2
+    return (ratio.exp() - 1 - ratio + gap.square() * (-log_variance2).exp()) / 2
+
+
+def discretised_nll(x: Tensor, gap: Tensor, log_variance: Tensor) -> Tensor:
+    """-log probability (nats) that N(x - gap, exp(log_variance)) gives to the 8-bit level of x in [-1, 1].
+
+    The bins of the first and last level reach to infinity. ADM approximates the normal distribution function; this is
+    the function itself.
+    """
+    precision = (-log_variance / 2).exp()
+    below_upper = torch.special.ndtr((gap + HALF_LEVEL) * precision)
+    below_lower = torch.special.ndtr((gap - HALF_LEVEL) * precision)
+    inside = torch.where(x > EDGE, 1 - below_lower, below_upper - below_lower)
+    probability = torch.where(x < -EDGE, below_upper, inside)
+    return -probability.clamp(min=SMALLEST_PROBABILITY).log()
+
+
+def drop_labels(labels: Tensor, null_label: int, probability: float, draws: Tensor) -> Tensor:
+    """`labels` (B,), with the null label in each row whose uniform draw (B,) in [0, 1) is below `probability`.
+
+    To be called once per batch, before any embedding: a mask per embedding would train mixtures of both conditions.
+    """
+    if not 0 <= probability <= 1:
+        raise ValueError(f"the probability of dropping a label must be in [0, 1], got {probability}")
+    if draws.shape != labels.shape:
+        raise ValueError(f"expected one draw per label, got {tuple(draws.shape)} for {tuple(labels.shape)}")
+    return torch.where(draws < probability, torch.full_like(labels, null_label), labels)
+
+
+def _tables(betas: Tensor, prediction_type: str) -> dict[str, Tensor]:
+    """Everything that depends on t alone, from and in float64."""
+    alphas = 1 - betas
+    cumprod = alphas.cumprod(0)
+    previous = torch.cat([cumprod.new_ones(1), cumprod[:-1]])
+    posterior_variance = betas * (1 - previous) / (1 - cumprod)
+    posterior_variance[0] = posterior_variance[1]  # zero at t = 0, where its logarithm stands in for a lower bound
+    # The two means differ by this multiple of the prediction's error: Eq. 11 of Ho et al.; an error of v in the
+    # velocity is one of sqrt(A) v in the noise.
+    mean_gap = betas / (alphas * (1 - cumprod)).sqrt()
+    return {
+        "sqrt_alphas_cumprod": cumprod.sqrt(),
+        "sqrt_one_minus_alphas_cumprod": (1 - cumprod).sqrt(),
+        "mean_gap": mean_gap if prediction_type == "epsilon" else mean_gap * cumprod.sqrt(),
+        "log_beta": betas.log(),
+        "log_posterior_variance": posterior_variance.log(),
+    }
+
+
+def _rows(table: Tensor, t: Tensor) -> Tensor:
+    """One entry per sample, (B, 1, 1, 1)."""
+    return (table if table is t else table[t])[:, None, None, None]

@@ -1,0 +1,146 @@
+"""Noise schedules and samplers, all of them diffusers schedulers.
+
+A scheduler here is a noise schedule (the betas the model was trained with, and what it predicts) plus a way to step
+through it. `make_scheduler` carries over the first and sets every option of the second itself: `from_config` between
+diffusers schedulers would carry over traps, too (clipping to [-1, 1], "leading" spacing, a variance type that makes
+DPM-Solver++ cut its input to three channels).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from diffusers import (
+    DDPMParallelScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    UniPCMultistepScheduler,
+)
+
+NOISE_SCHEDULE_KEYS = (
+    "num_train_timesteps",
+    "beta_start",
+    "beta_end",
+    "beta_schedule",
+    "trained_betas",
+    "rescale_betas_zero_snr",
+    "prediction_type",
+)
+LEARNED_VARIANCE = ("learned", "learned_range")
+PREDICTION_TYPES = ("epsilon", "v_prediction")
+FALLBACK_STEPS = 50  # for a scheduler that is not in the table below
+
+
+@dataclass(frozen=True, kw_only=True)
+class SchedulerChoice:
+    scheduler: type
+    options: Mapping[str, Any]
+    steps: int  # default number of steps
+
+
+_SOLVER = {
+    "algorithm_type": "dpmsolver++",
+    "final_sigmas_type": "zero",
+    "thresholding": False,
+    "timestep_spacing": "linspace",
+    "variance_type": None,
+}
+
+SCHEDULERS: dict[str, SchedulerChoice] = {
+    # Only linspace visits the timesteps of ADM's and DiT's respacing.
+    "ddpm": SchedulerChoice(
+        scheduler=DDPMScheduler,
+        options={"clip_sample": False, "thresholding": False, "timestep_spacing": "linspace"},
+        steps=250,
+    ),
+    # DPM-Solver++ of order one is DDIM with eta 0. diffusers' own DDIMScheduler steps down by 1000 // steps, which
+    # misses the timesteps it visits unless steps divides 1000, and "trailing" reaches t = -1 at 62 step counts.
+    "ddim": SchedulerChoice(scheduler=DPMSolverMultistepScheduler, options=_SOLVER | {"solver_order": 1}, steps=50),
+    "dpm++": SchedulerChoice(scheduler=DPMSolverMultistepScheduler, options=_SOLVER | {"solver_order": 2}, steps=25),
+    "unipc": SchedulerChoice(
+        scheduler=UniPCMultistepScheduler,
+        options={
+            "final_sigmas_type": "zero",
+            "solver_order": 2,
+            "thresholding": False,
+            "timestep_spacing": "linspace",
+        },
+        steps=25,
+    ),
+    "euler": SchedulerChoice(
+        scheduler=EulerDiscreteScheduler,
+        options={"final_sigmas_type": "zero", "timestep_spacing": "linspace"},
+        steps=50,
+    ),
+}
+
+
+def paper_scheduler() -> DDPMScheduler:
+    """The DiT recipe the paper follows: 1000 linear steps, noise prediction, learned variance, no clipping."""
+    return DDPMScheduler(
+        num_train_timesteps=1000,
+        beta_schedule="linear",
+        beta_start=1e-4,
+        beta_end=0.02,
+        prediction_type="epsilon",
+        variance_type="learned_range",
+        timestep_spacing="linspace",
+        clip_sample=False,
+    )
+
+
+def make_scheduler(name: str, config: Mapping[str, Any], *, learned_sigma: bool) -> Any:
+    """The sampler `name` for a model trained with the noise schedule of `config` (any diffusers scheduler's config).
+
+    Only "ddpm" uses a learned variance; with `learned_sigma=False` it takes the posterior's ("fixed_small").
+    """
+    if name not in SCHEDULERS:
+        raise ValueError(f"unknown scheduler {name!r}: expected one of {', '.join(SCHEDULERS)}")
+    check_prediction_type(config)
+    options = {key: config[key] for key in NOISE_SCHEDULE_KEYS if key in config} | dict(SCHEDULERS[name].options)
+    if name == "ddpm":
+        options["variance_type"] = "learned_range" if learned_sigma else "fixed_small"
+    return SCHEDULERS[name].scheduler(**options)
+
+
+def keeps_learned_variance(scheduler: Any) -> bool:
+    """Whether `scheduler.step` wants the 2C channels of a model with learned variance, not its C noise channels.
+
+    The config alone does not tell: `from_config` leaves a DDPM's variance type in the configs of schedulers that have
+    no such option.
+    """
+    learned = scheduler.config.get("variance_type") in LEARNED_VARIANCE
+    return learned and isinstance(scheduler, (DDPMScheduler, DDPMParallelScheduler))
+
+
+def without_channel_cut(scheduler: Any) -> Any:
+    """`scheduler`, or a copy if it would cut its input to three channels (a DPM-Solver made from a DDPM's config)."""
+    if keeps_learned_variance(scheduler) or scheduler.config.get("variance_type") not in LEARNED_VARIANCE:
+        return scheduler
+    return type(scheduler).from_config(scheduler.config, variance_type=None)
+
+
+def default_steps(scheduler: Any) -> int:
+    """How many steps to take when nobody says: 250 for DDPM, 25 to 50 for the others."""
+    for choice in SCHEDULERS.values():
+        same_order = scheduler.config.get("solver_order") == choice.options.get("solver_order")
+        if isinstance(scheduler, choice.scheduler) and same_order:
+            return choice.steps
+    return FALLBACK_STEPS
+
+
+def check_prediction_type(config: Mapping[str, Any]) -> None:
+    prediction_type = config.get("prediction_type", "epsilon")
+    if prediction_type not in PREDICTION_TYPES:
+        raise ValueError(f"prediction_type must be one of {', '.join(PREDICTION_TYPES)}, got {prediction_type!r}")
+
+
+def check_steps(steps: int, scheduler: Any) -> None:
+    trained = scheduler.config["num_train_timesteps"]
+    # With one more point than steps on the grid, the last possible count visits a timestep twice, and a solver of
+    # second order divides by the zero distance.
+    most = trained - 1 if scheduler.config.get("solver_order", 1) > 1 else trained
+    if not isinstance(steps, int) or not 1 <= steps <= most:
+        name = type(scheduler).__name__
+        raise ValueError(f"the number of steps of a {name} must be a whole number from 1 to {most}, got {steps!r}")

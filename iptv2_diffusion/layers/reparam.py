@@ -1,0 +1,193 @@
+"""Structural re-parameterisation (Eq. 6): convolutions that train as several and run as one.
+
+All branches are linear and nothing stands between them, so training form and fused form are the same function, at borders
+too. The functions here are pure; the modules hold either the factors or one weight called `fused`.
+
+Training folds the factors into one weight and runs one convolution, which gives the same outputs and gradients as the
+branches with far less memory. A stacked 1x1 is run as it is written where that costs fewer products: few tokens.
+`literal = True` on a module always runs the branches; it is the reference for tests.
+"""
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from iptv2_diffusion.layers.conv import Variance, uniform_
+
+
+def merge_pointwise(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """(inner, in, 1, 1) then (out, inner, 1, 1) -> (out, in, 1, 1)."""
+    return (second.flatten(1) @ first.flatten(1))[:, :, None, None]
+
+
+def split_pointwise(weight: torch.Tensor, inner: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Balanced factors whose product is `weight` (out, in, 1, 1), every inner unit in use. Needs inner >= rank."""
+    u, s, vh = torch.linalg.svd(weight.flatten(1).double(), full_matrices=False)
+    generator = torch.Generator().manual_seed(0)
+    mix = torch.randn(inner, len(s), dtype=torch.float64, generator=generator).to(weight.device)
+    mix = torch.linalg.qr(mix).Q * s.sqrt()  # (inner, rank), orthogonal columns
+    first, second = mix @ vh, u @ mix.T
+    return first.to(weight)[:, :, None, None], second.to(weight)[:, :, None, None]
+
+
+def merge_depthwise(kernel5: torch.Tensor, kernel3: torch.Tensor, kernel1: torch.Tensor) -> torch.Tensor:
+    """DW5 + DW3 + DW1 + identity as one kernel, (C, 1, 5, 5)."""
+    return kernel5 + F.pad(kernel3, (1, 1, 1, 1)) + F.pad(kernel1 + 1, (2, 2, 2, 2))
+
+
+def split_depthwise(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Kernels whose merge is `weight`: all of it, less the identity, in DW5."""
+    kernel3, kernel1 = weight.new_zeros(len(weight), 1, 3, 3), weight.new_zeros(len(weight), 1, 1, 1)
+    return weight - merge_depthwise(torch.zeros_like(weight), kernel3, kernel1), kernel3, kernel1
+
+
+class Reparameterised(nn.Module):
+    """Base of the two: `fuse` and `unfuse` work in place and may be called in any order."""
+
+    literal: bool = False
+    fused: torch.Tensor | None
+
+    @property
+    def is_fused(self) -> bool:
+        return self.fused is not None
+
+    def factors(self) -> dict[str, torch.Tensor]:
+        return {name: p for name, p in self.named_parameters(recurse=False) if name != "fused"}
+
+    def fuse(self) -> None:
+        if not self.is_fused:
+            self._replace(fused=self.weight())
+
+    def unfuse(self) -> None:
+        if self.fused is not None:
+            self._replace(**self.split(self.fused))
+
+    def _replace(self, **tensors: torch.Tensor) -> None:
+        for name in list(self._parameters):
+            setattr(self, name, None)
+        for name, tensor in tensors.items():
+            setattr(self, name, nn.Parameter(tensor.detach().clone()))
+
+    def weight(self) -> torch.Tensor:
+        """The one weight of the fused form, differentiable in the factors."""
+        return self.fused if self.fused is not None else self.merge(self.factors())
+
+    @staticmethod
+    def merge(factors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        raise NotImplementedError
+
+    def split(self, weight: torch.Tensor) -> dict[str, torch.Tensor]:
+        raise NotImplementedError
+
+
+class RepPointwise(Reparameterised):
+    """PW-Conv(PW-Conv(x)), without bias."""
+
+    def __init__(self, inputs: int, outputs: int, inner: int, *, init: Variance, fused: bool = False) -> None:
+        super().__init__()
+        self.inner = inner
+        self.first = self.second = self.fused = None
+        variance = init(inputs, outputs)
+        if fused:
+            self.fused = nn.Parameter(torch.empty(outputs, inputs, 1, 1))
+            uniform_(self.fused, variance)
+            return
+        self.first = nn.Parameter(torch.empty(inner, inputs, 1, 1))
+        self.second = nn.Parameter(torch.empty(outputs, inner, 1, 1))
+        uniform_(self.first, init(inputs, inner))
+        # The product of both has the variance that one 1x1 would have.
+        uniform_(self.second, variance / (inner * init(inputs, inner)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.fused is None and (self.literal or self._few_tokens(x)):
+            return F.conv2d(F.conv2d(x, self.first), self.second)
+        return F.conv2d(x, self.weight())
+
+    def _few_tokens(self, x: torch.Tensor) -> bool:
+        """Whether folding the factors costs more products than running both on these tokens."""
+        outputs, inputs = self.second.shape[0], self.first.shape[1]
+        tokens = x.numel() // inputs
+        return tokens * self.inner * (inputs + outputs) < (self.inner + tokens) * inputs * outputs
+
+    @staticmethod
+    def merge(factors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        return merge_pointwise(factors["first"], factors["second"])
+
+    def split(self, weight: torch.Tensor) -> dict[str, torch.Tensor]:
+        return dict(zip(("first", "second"), split_pointwise(weight, self.inner), strict=True))
+
+
+class RepDepthwise(Reparameterised):
+    """DW5(x) + DW3(x) + DW1(x) + x, without bias."""
+
+    def __init__(self, width: int, *, init: Variance, fused: bool = False) -> None:
+        super().__init__()
+        self.width = width
+        self.kernel5 = self.kernel3 = self.kernel1 = self.fused = None
+        if fused:
+            self.fused = nn.Parameter(torch.empty(width, 1, 5, 5))
+            uniform_(self.fused, init(25, 25))
+            return
+        for kernel in (5, 3, 1):
+            weight = nn.Parameter(torch.empty(width, 1, kernel, kernel))
+            uniform_(weight, init(kernel**2, kernel**2))
+            setattr(self, f"kernel{kernel}", weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.literal and not self.is_fused:
+            branches = [F.conv2d(x, k, padding=k.shape[-1] // 2, groups=self.width) for k in self.factors().values()]
+            return sum(branches, x)
+        return F.conv2d(x, self.weight(), padding=2, groups=self.width)
+
+    @staticmethod
+    def merge(factors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        return merge_depthwise(factors["kernel5"], factors["kernel3"], factors["kernel1"])
+
+    def split(self, weight: torch.Tensor) -> dict[str, torch.Tensor]:
+        return dict(zip(("kernel5", "kernel3", "kernel1"), split_depthwise(weight), strict=True))
+
+
+def fuse(module: nn.Module) -> None:
+    """Fuse every re-parameterised convolution inside, in place."""
+    for child in module.modules():
+        if isinstance(child, Reparameterised):
+            child.fuse()
+
+
+def unfuse(module: nn.Module) -> None:
+    """Back to factors, in place: the same function, though not the factors it was fused from."""
+    for child in module.modules():
+        if isinstance(child, Reparameterised):
+            child.unfuse()
+
+
+def fuse_state_dict(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The state dict of the fused form from that of the training form, without a model."""
+    fused: dict[str, torch.Tensor] = {}
+    for key, tensor in state.items():
+        prefix, _, name = key.rpartition(".")
+        if name == "first":
+            fused[f"{prefix}.fused"] = merge_pointwise(tensor, state[f"{prefix}.second"])
+        elif name == "kernel5":
+            fused[f"{prefix}.fused"] = merge_depthwise(tensor, state[f"{prefix}.kernel3"], state[f"{prefix}.kernel1"])
+        elif name not in ("second", "kernel3", "kernel1"):
+            fused[key] = tensor
+    return fused
+
+
+def unfuse_state_dict(state: Mapping[str, torch.Tensor], inner_ratio: float) -> dict[str, torch.Tensor]:
+    """The state dict of a training form; `inner_ratio` is inner width / hidden width of the feed-forwards."""
+    unfused: dict[str, torch.Tensor] = {}
+    for key, tensor in state.items():
+        prefix, _, name = key.rpartition(".")
+        if name != "fused":
+            unfused[key] = tensor
+        elif tensor.shape[-1] == 1:
+            inner = round(max(tensor.shape[:2]) * inner_ratio)
+            unfused[f"{prefix}.first"], unfused[f"{prefix}.second"] = split_pointwise(tensor, inner)
+        else:
+            kernels = zip(("kernel5", "kernel3", "kernel1"), split_depthwise(tensor), strict=True)
+            unfused |= {f"{prefix}.{kernel}": weight for kernel, weight in kernels}
+    return unfused

@@ -1,0 +1,119 @@
+"""The restorer: degraded image in, restored image out (Section 3.2)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+
+from iptv2_diffusion.backbone.config import RESTORERS, BackboneConfig, preset
+from iptv2_diffusion.backbone.u_shape import UShape
+from iptv2_diffusion.layers import reparam
+from iptv2_diffusion.layers.conv import INITS, Conv, pointwise
+
+
+class IPTV2Restorer(ModelMixin, ConfigMixin):
+    """(B, in_channels, H, W) in [0, 1] -> (B, out_channels, H, W), not clamped, for any H and W.
+
+    With as many output as input channels the network predicts a residual to its input. With others (dual-pixel
+    deblurring: 6 -> 3) there is none; a 1x1 convolution carries the shallow features past the U instead, as in Restormer.
+    `norm="bias_free"` is for denoising, `"centred"` for the other tasks.
+    """
+
+    _supports_gradient_checkpointing = True
+    _no_split_modules = ["TransformerLayer", "ParallelLayers"]  # noqa: RUF012 - diffusers reads a plain list
+    _repeated_blocks = ["TransformerLayer"]  # noqa: RUF012
+
+    @register_to_config
+    def __init__(
+        self,
+        in_channels: int = 3,
+        out_channels: int = 3,
+        width: int = 32,
+        layers: Sequence[int] = (4, 6, 6, 8),
+        refinement: int = 0,
+        heads: Sequence[int] = (1, 2, 4, 8),
+        window: int = 32,
+        grid: int = 8,
+        norm: str = "bias_free",
+        attention: Sequence[str] = ("fcsa", "ggsa"),
+        parallel: bool = False,
+        feed_forward: str = "rep_leffn",
+        inner_ratio: float = 0.5,
+        resample_kernel: int = 3,
+        shift: str = "interior",
+        relative_bias: bool = True,
+        fused: bool = False,
+    ) -> None:
+        super().__init__()
+        config = BackboneConfig(
+            width=width,
+            layers=layers,
+            refinement=refinement,
+            heads=heads,
+            window=window,
+            grid=grid,
+            norm=norm,
+            attention=attention,
+            parallel=parallel,
+            feed_forward=feed_forward,
+            inner_ratio=inner_ratio,
+            resample_kernel=resample_kernel,
+            shift=shift,
+            relative_bias=relative_bias,
+            fused=fused,
+        )
+        init = INITS[config.init]
+        self.stem = Conv(in_channels, width, 3, init=init)
+        self.backbone = UShape(config)
+        self.skip = None if in_channels == out_channels else pointwise(width, 2 * width, init=init)
+        self.head = Conv(2 * width, out_channels, 3, init=init)
+
+    @property
+    def size_multiple(self) -> int:
+        """Images are padded, by reflection, to multiples of this, and the result is cropped."""
+        return self.backbone.config.multiple
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        channels = self.config["in_channels"]
+        if image.ndim != 4 or image.shape[1] != channels:
+            raise ValueError(f"expected images (B, {channels}, H, W), got {tuple(image.shape)}")
+        height, width = image.shape[-2:]
+        padded = reflect_to_multiple(image, self.size_multiple)
+        shallow = self.stem(padded)
+        features = self.backbone(shallow)
+        restored = self.head(features) + padded if self.skip is None else self.head(features + self.skip(shallow))
+        return restored[..., :height, :width].contiguous()
+
+    def fuse(self) -> "IPTV2Restorer":
+        """To the inference form, in place: the same function with fewer parameters."""
+        reparam.fuse(self)
+        self.register_to_config(fused=True)
+        return self
+
+    def unfuse(self) -> "IPTV2Restorer":
+        """To a training form, in place: the same function."""
+        reparam.unfuse(self)
+        self.register_to_config(fused=False)
+        return self
+
+
+def create_restorer(name: str = "IPTV2-S", **overrides: Any) -> IPTV2Restorer:
+    """One of the presets, randomly initialised; any argument of the model can be overridden."""
+    return IPTV2Restorer(**(preset(RESTORERS, name) | overrides))
+
+
+def reflect_to_multiple(image: torch.Tensor, multiple: int) -> torch.Tensor:
+    """Pad at the bottom and right: by reflection as far as the image reaches, by its last row and column beyond."""
+    missing = [-size % multiple for size in image.shape[-2:]]
+    reflected = [min(gap, size - 1) for gap, size in zip(missing, image.shape[-2:], strict=True)]
+    if any(reflected):
+        image = F.pad(image, (0, reflected[1], 0, reflected[0]), mode="reflect")
+    if reflected != missing:
+        image = F.pad(image, (0, missing[1] - reflected[1], 0, missing[0] - reflected[0]), mode="replicate")
+    return image
+
+
+IPTV2Restorer.__module__ = "iptv2_diffusion"  # what saved pipelines record, so that files may move
