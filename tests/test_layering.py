@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "iptv2_diffusion"
-LEAVES = {"data", "metrics", "engine", "config"}
+TOOLS = {"config", "pictures", "rng"}
+LEAVES = {"data", "metrics", "engine"} | TOOLS
 MAY_IMPORT = {
     **{leaf: set() for leaf in LEAVES},
     "layers": set(),
     "backbone": {"layers"},
-    "diffusion": {"backbone", "layers", "config"},
-    "restoration": {"backbone", "layers", "config"},
+    "diffusion": {"backbone", "layers", *TOOLS},
+    "restoration": {"backbone", "layers", *TOOLS},
     "cli": {"diffusion", "restoration", "backbone", "layers", *LEAVES},
 }
 OWNERS = {

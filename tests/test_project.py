@@ -57,5 +57,9 @@ def test_emoji_notices_are_kept(notice: str) -> None:
     assert "The above copyright notice and this permission notice shall be included" in text
 
 
+def test_every_folder_of_code_is_installed() -> None:
+    assert [path for path in PACKAGE.rglob("*.py") if not (path.parent / "__init__.py").is_file()] == []
+
+
 def test_shipped_files_stay_small() -> None:
     assert sum(path.stat().st_size for path in (PACKAGE / "assets").rglob("*") if path.is_file()) <= LARGEST_ASSETS

@@ -53,7 +53,9 @@ def read_rgb(path: str | Path) -> Image.Image:
     try:
         with Image.open(path) as picture:
             return _to_rgb(ImageOps.exif_transpose(picture))
-    except Exception as error:  # Pillow's decoders also raise SyntaxError, struct.error, IndexError, ... on bad bytes
+    except (
+        Exception
+    ) as error:  # bad bytes raise more than OSError: ValueError, SyntaxError, DecompressionBombError, ...
         raise ValueError(f"cannot read {path} as a picture: {error}") from error
 
 

@@ -1,6 +1,7 @@
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from iptv2_diffusion.data.image_folder import EXTENSIONS, ImageFolder, read_rgb,
 ORIENTATION = 0x0112  # EXIF tag
 
 
-def save(picture: Image.Image, path: Path, **options: object) -> Path:
+def save(picture: Image.Image, path: Path, **options: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     picture.save(path, **options)
     return path
@@ -146,7 +147,7 @@ def test_truncated_pictures_are_refused_by_name(tmp_path: Path, extension: str) 
 def test_a_damaged_png_header_is_refused_by_name(tmp_path: Path) -> None:
     path = save(Image.fromarray(gradient()), tmp_path / "damaged.png")
     content = bytearray(path.read_bytes())
-    content[16:20] = struct.pack(">I", 5)  # width: its checksum no longer fits, for which Pillow raises a SyntaxError
+    content[16:20] = struct.pack(">I", 5)  # the width: its checksum no longer fits
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"cannot read .*damaged\.png"):
         read_rgb(path)
@@ -187,7 +188,8 @@ def test_transform_sees_rgb_and_makes_batches_possible(tmp_path: Path) -> None:
 def test_emoji_read_as_the_emoji_reader_does(emoji_folder: Path) -> None:
     pictures = ImageFolder(emoji_folder)
     assert pictures.classes == ("images",)
-    for file, (pixels, _) in zip(pictures.files, pictures, strict=True):
+    for index, file in enumerate(pictures.files):
+        pixels, _ = pictures[index]
         with Image.open(file) as picture:
             expected = composite_on_white(picture, picture.width).copy()
         torch.testing.assert_close(pixels, torch.from_numpy(expected).permute(2, 0, 1))

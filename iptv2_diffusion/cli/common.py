@@ -1,0 +1,30 @@
+"""What every command line shares."""
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+
+EXPECTED = (ValueError, OSError, FloatingPointError)  # the user's to mend: one line, no traceback
+
+
+def run(command: Callable[[], None]) -> None:
+    """Runs a command; errors that the user can mend end it with one line on stderr and exit status 2."""
+    logging.basicConfig(format="%(message)s")
+    try:
+        command()
+    except EXPECTED as error:
+        sys.exit(_fail(f"error: {' '.join(str(error).split())}", 2))
+    except KeyboardInterrupt:
+        sys.exit(_fail("interrupted", 130))
+
+
+def say(text: str) -> None:
+    """To people, on the main process only."""
+    if os.environ.get("RANK", "0") == "0":
+        print(text, flush=True)
+
+
+def _fail(message: str, status: int) -> int:
+    print(message, file=sys.stderr, flush=True)
+    return status

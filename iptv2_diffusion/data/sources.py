@@ -1,0 +1,60 @@
+"""Where class-conditional training gets its examples: `len(source)` and `source.example(index, generator)`.
+
+An example is a dict of tensors with "label" (0-d int64) and either "latents" (C, h, w) float32, scaled, or "pixels"
+(3, H, W) uint8. The generator is the only randomness.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from iptv2_diffusion.data.image_folder import ImageFolder
+
+
+@dataclass(frozen=True)
+class LatentMoments:
+    """Posterior moments of encoded pictures; every visit samples the posterior anew."""
+
+    mean: torch.Tensor  # (N, C, h, w)
+    std: torch.Tensor  # (N, C, h, w)
+    labels: torch.Tensor  # (N,) int64
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def example(self, index: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        mean, std = self.mean[index].float(), self.std[index].float()
+        return {"latents": mean + std * torch.randn(mean.shape, generator=generator), "label": self.labels[index]}
+
+    def part(self, mask: torch.Tensor) -> "LatentMoments":
+        """The rows where `mask` (N,) is True."""
+        return LatentMoments(self.mean[mask], self.std[mask], self.labels[mask])
+
+
+def load_moments(path: Path) -> LatentMoments:
+    """Raises ValueError where the file is missing or is not one of moments."""
+    try:
+        tensors = load_file(path)
+        return LatentMoments(tensors["mean"], tensors["std"], tensors["labels"].long())
+    except (OSError, SafetensorError, KeyError) as error:
+        raise ValueError(f"expected latent moments (safetensors: mean, std, labels) in {path}: {error}") from None
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures of an ImageFolder, mirrored half of the time if `flip`."""
+
+    folder: ImageFolder
+    flip: bool
+
+    def __len__(self) -> int:
+        return len(self.folder)
+
+    def example(self, index: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        pixels, label = self.folder[index]
+        if self.flip and torch.rand((), generator=generator) < 0.5:
+            pixels = pixels.flip(-1)
+        return {"pixels": pixels, "label": torch.tensor(label)}

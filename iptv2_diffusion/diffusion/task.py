@@ -1,0 +1,136 @@
+"""Training the denoiser: what the engine's loop asks of a task (see `engine.task.Task`).
+
+One sample of the stream is an example of the source with all its random draws: order by (seed, epoch), everything else by
+(seed, position).
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from iptv2_diffusion.diffusion.denoiser import IPTV2Transformer2DModel
+from iptv2_diffusion.diffusion.latents import LatentCodec
+from iptv2_diffusion.diffusion.objective import DiffusionObjective, drop_labels
+from iptv2_diffusion.diffusion.pipeline import IPTV2Pipeline
+from iptv2_diffusion.diffusion.schedule import make_scheduler
+from iptv2_diffusion.pictures import grid
+from iptv2_diffusion.rng import derived_generator, permutation
+
+CLASS_NAMES = "class_names.json"
+ORDER, DRAWS, HELD_OUT, PREVIEW = range(4)  # what a derived generator is for
+HELD_OUT_TIMESTEPS = 4  # per example, one from each quarter of the schedule
+HELD_OUT_BATCH = 64
+PREVIEW_IMAGES = 9
+PREVIEW_SCALE = 4.0
+
+
+class Source(Protocol):
+    """Examples as in `data.sources`."""
+
+    def __len__(self) -> int: ...
+
+    def example(self, index: int, generator: torch.Generator) -> dict[str, Tensor]: ...
+
+
+class GenerationTask:
+    """Noise or velocity prediction on the latents of `source`, whatever `scheduler` says the model predicts.
+
+    `held_out` examples, if any, are measured but never trained on. `codec` encodes pixels and decodes previews.
+    """
+
+    def __init__(
+        self,
+        model: IPTV2Transformer2DModel,
+        scheduler: Any,
+        codec: LatentCodec,
+        source: Source,
+        *,
+        class_names: list[str],
+        held_out: Source | None = None,
+        label_dropout: float = 0.1,
+        seed: int = 0,
+    ) -> None:
+        self.model, self.scheduler, self.codec = model, scheduler, codec
+        self.source, self.held_out = source, held_out
+        self.class_names, self.label_dropout, self.seed = class_names, label_dropout, seed
+        self.objective = DiffusionObjective(scheduler.config)
+        config = model.config
+        self.latent_shape = (config["in_channels"], config["sample_size"], config["sample_size"])
+        self._order: tuple[int, Tensor] = (-1, torch.empty(0))
+
+    def prepare(self, device: torch.device) -> None:
+        self.codec.vae.to(device)
+        self.objective.to(device)
+
+    def sample(self, position: int) -> dict[str, Tensor]:
+        epoch, place = divmod(position, len(self.source))
+        if self._order[0] != epoch:
+            self._order = epoch, permutation(len(self.source), self.seed, ORDER, epoch)
+        generator = derived_generator(self.seed, DRAWS, position)
+        return self._drawn(self.source.example(int(self._order[1][place]), generator), generator)
+
+    def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        labels = drop_labels(batch["label"], self.model.null_label, self.label_dropout, batch["label_draw"])
+        terms = self._terms(model, batch, labels)
+        return terms.total, {"simple": terms.simple, "bound": terms.bound}
+
+    def validate(self, model: nn.Module) -> dict[str, float]:
+        """Mean squared error of the prediction on the held-out examples, on the same noise every time."""
+        if self.held_out is None:
+            return {}
+        count = len(self.held_out) * HELD_OUT_TIMESTEPS
+        errors = []
+        for start in range(0, count, HELD_OUT_BATCH):
+            batch = self._held_out_batch(range(start, min(start + HELD_OUT_BATCH, count)))
+            errors.append(self._terms(model, batch, batch["label"]).simple)
+        return {"held_out_loss": torch.cat(errors).mean().item()}
+
+    def preview(self, model: nn.Module) -> Image.Image | None:
+        """Guided samples of the first classes, 25 steps of DPM-Solver++."""
+        labels = [i * len(self.class_names) // PREVIEW_IMAGES for i in range(PREVIEW_IMAGES)]
+        scheduler = make_scheduler("dpm++", self.scheduler.config, learned_sigma=False)
+        pipeline = IPTV2Pipeline(transformer=model, vae=self.codec.vae, scheduler=scheduler)
+        pipeline.set_progress_bar_config(disable=True)
+        generators = [derived_generator(self.seed, PREVIEW, i) for i in range(PREVIEW_IMAGES)]
+        pictures = pipeline(labels, guidance_scale=PREVIEW_SCALE, generator=generators).images
+        return grid(pictures, [self.class_names[label] for label in labels])
+
+    def export(self, folder: Path) -> None:
+        self.scheduler.save_pretrained(folder / "scheduler")
+        (folder / CLASS_NAMES).write_text(json.dumps(self.class_names, indent=1) + "\n", encoding="utf-8")
+
+    def _drawn(self, example: dict[str, Tensor], generator: torch.Generator, part: int | None = None) -> dict[str, Tensor]:
+        """The example with its timestep (from one `part` of the schedule, or from all of it), noise and label draw."""
+        steps = self.objective.num_timesteps
+        low, width = (0, steps) if part is None else (part * steps // HELD_OUT_TIMESTEPS, steps // HELD_OUT_TIMESTEPS)
+        return example | {
+            "t": low + torch.randint(width, (), generator=generator),
+            "noise": torch.randn(self.latent_shape, generator=generator),
+            "posterior_noise": torch.randn(self.latent_shape, generator=generator),
+            "label_draw": torch.rand((), generator=generator),
+        }
+
+    def _held_out_batch(self, numbers: range) -> dict[str, Tensor]:
+        assert self.held_out is not None
+        rows = []
+        for number in numbers:
+            index, part = divmod(number, HELD_OUT_TIMESTEPS)
+            generator = derived_generator(self.seed, HELD_OUT, number)
+            rows.append(self._drawn(self.held_out.example(index, generator), generator, part))
+        device = self.codec.vae.device
+        return {name: torch.stack([row[name] for row in rows]).to(device) for name in rows[0]}
+
+    def _terms(self, model: nn.Module, batch: Mapping[str, Tensor], labels: Tensor) -> Any:
+        z, noise, t = self._latents(batch), batch["noise"], batch["t"]
+        output = model(self.objective.add_noise(z, noise, t), t, labels).sample
+        return self.objective.terms(output, z, noise, t)
+
+    def _latents(self, batch: Mapping[str, Tensor]) -> Tensor:
+        if "latents" in batch:
+            return batch["latents"]
+        return self.codec.encode(batch["pixels"].float() / 127.5 - 1, noise=batch["posterior_noise"])

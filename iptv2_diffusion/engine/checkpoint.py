@@ -1,0 +1,182 @@
+"""Checkpoint folders: written whole or not at all, found by step, resumed exactly.
+
+checkpoint-00001000/   after 1,000 updates
+    model/             averaged weights, as users load them (`from_pretrained`)
+    state/             trained weights, optimizer and random state, as accelerate saves them
+    run.json           step, seconds trained, the TrainConfig and what else describes the run
+    ...                whatever the task exports
+"""
+
+import json
+import os
+import re
+import shutil
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+
+from iptv2_diffusion.engine.ema import EMA
+from iptv2_diffusion.engine.log import STATS
+from iptv2_diffusion.engine.settings import MAY_CHANGE, TrainConfig
+from iptv2_diffusion.engine.task import Task
+
+RUN = "run.json"
+
+
+def newest(output: Path) -> Path | None:
+    """The complete checkpoint with the largest step in its name."""
+    complete = [(step, folder) for step, folder in _checkpoints(output) if (folder / RUN).is_file()]
+    return max(complete)[1] if complete else None
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """`run.json` of a checkpoint: step, seconds, config, info."""
+    path = folder / RUN
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: not a readable checkpoint record ({error})") from None
+
+
+def describe(config: TrainConfig, info: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of `run.json` that stays the same throughout a run, in JSON's own types."""
+    return json.loads(json.dumps({"config": asdict(config), "info": dict(info)}, default=_plain))
+
+
+def starting_point(config: TrainConfig, description: Mapping[str, Any]) -> Path | None:
+    """The checkpoint to continue from, None for a fresh run; refuses whatever would mix two different runs."""
+    folder = newest(config.output)
+    if not config.resume:
+        occupied = [folder for _, folder in _checkpoints(config.output)] + list(config.output.glob(STATS))
+        if occupied:
+            raise FileExistsError(
+                f"{config.output} already holds a run ({occupied[0].name}): resume it or choose another"
+            )
+        return None
+    if folder is None:
+        raise FileNotFoundError(f"nothing to resume in {config.output}: it holds no complete checkpoint-*")
+    _check_agreement(folder, read_run(folder), description)
+    _check_room(config, folder)
+    for path in _weight_files(folder):
+        _check_whole(path)
+    return folder
+
+
+def save_without_wrappers(accelerator: Accelerator) -> None:
+    """Makes `state/` independent of the number of processes: DDP would prefix the names of the weights."""
+
+    def on_save(models: list[Any], weights: list[Any], folder: str) -> None:
+        weights[:] = [accelerator.unwrap_model(model).state_dict() for model in models]
+
+    def on_load(models: list[Any], folder: str) -> None:
+        models[:] = [accelerator.unwrap_model(model) for model in models]
+
+    accelerator.register_save_state_pre_hook(on_save)  # pyright: ignore[reportArgumentType]
+    accelerator.register_load_state_pre_hook(on_load)  # pyright: ignore[reportArgumentType]
+
+
+def save(
+    output: Path, record: Mapping[str, Any], accelerator: Accelerator, ema: EMA, task: Task, keep: int | None
+) -> Path:
+    """Called by every process. A name without dot appears only when everything in the folder is written."""
+    folder = output / f"checkpoint-{record['step']:08d}"
+    unfinished = output / f".{folder.name}"
+    if accelerator.is_main_process:
+        _remove_unfinished(output)
+        unfinished.mkdir(parents=True)
+    accelerator.wait_for_everyone()
+    accelerator.save_state(str(unfinished / "state"))
+    if accelerator.is_main_process:
+        ema.module.save_pretrained(unfinished / "model")
+        task.export(unfinished)
+        (unfinished / RUN).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        os.rename(unfinished, folder)
+        _remove_old(output, keep)
+    accelerator.wait_for_everyone()
+    return folder
+
+
+def load(folder: Path, accelerator: Accelerator, ema: EMA) -> dict[str, Any]:
+    """Restores model, optimizer, random state and average in place; returns `run.json`."""
+    try:
+        accelerator.load_state(str(folder / "state"))
+        files = sorted((folder / "model").glob("*.safetensors"))
+        ema.load({name: tensor for file in files for name, tensor in load_file(file).items()})
+    except RuntimeError as error:  # what load_state_dict says about missing, unexpected and misshapen tensors
+        raise ValueError(f"{folder} does not fit the model: {' '.join(str(error).split())}") from None
+    return read_run(folder)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    raise ValueError(f"run information has to be JSON, got {value!r}")
+
+
+def _checkpoints(output: Path) -> list[tuple[int, Path]]:
+    matches = [(re.fullmatch(r"checkpoint-(\d+)", path.name), path) for path in output.glob("checkpoint-*")]
+    return sorted((int(match[1]), path) for match, path in matches if match)
+
+
+def _remove_unfinished(output: Path) -> None:
+    for leftover in output.glob(".checkpoint-*"):
+        shutil.rmtree(leftover)
+
+
+def _remove_old(output: Path, keep: int | None) -> None:
+    folders = [folder for _, folder in _checkpoints(output) if (folder / RUN).is_file()]
+    for folder in folders[: -keep if keep else 0]:
+        hidden = folder.with_name(f".{folder.name}")
+        os.rename(folder, hidden)  # so that a half-removed folder never passes for a checkpoint
+        shutil.rmtree(hidden)
+
+
+def _check_agreement(folder: Path, run: Mapping[str, Any], description: Mapping[str, Any]) -> None:
+    was, now = _relevant(run), _relevant(description)
+    pairs = {name: (was.get(name, "absent"), now.get(name, "absent")) for name in sorted(was | now)}
+    differing = [f"{name} ({then} then, {new} now)" for name, (then, new) in pairs.items() if then != new]
+    if differing:
+        raise ValueError(f"{folder} was trained with another configuration: {', '.join(differing)}")
+
+
+def _relevant(run: Mapping[str, Any]) -> dict[str, Any]:
+    """What has to agree on resuming; a model's underscored entries are versions and the like."""
+    model = {f"model.{name}": v for name, v in run["info"].get("model", {}).items() if not name.startswith("_")}
+    return {name: v for name, v in run["config"].items() if name not in MAY_CHANGE} | model
+
+
+def _check_room(config: TrainConfig, folder: Path) -> None:
+    step = read_run(folder)["step"]
+    if step > config.steps:
+        raise ValueError(f"steps: expected at least the {step} of {folder}, got {config.steps}")
+    blocking = [path for number, path in _checkpoints(config.output) if number > step]
+    if blocking:
+        raise ValueError(f"{blocking[0]} has no {RUN}: complete or remove it, its name will be needed")
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    averaged = sorted((folder / "model").glob("*.safetensors"))
+    expected = averaged or [folder / "model" / "diffusion_pytorch_model.safetensors"]
+    return [*expected, folder / "state" / "model.safetensors", folder / "state" / "optimizer.bin"]
+
+
+def _check_whole(path: Path) -> None:
+    """ValueError for a missing or truncated weight file, found without reading the weights."""
+    if not path.is_file():
+        raise ValueError(f"{path} is missing")
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt"):  # compares the file's size with its header
+                return
+        if not zipfile.is_zipfile(path):  # the directory of torch's zip format stands at the end
+            raise ValueError(f"{path} is damaged: not a whole torch file")
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged: {error}") from None

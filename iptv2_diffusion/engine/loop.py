@@ -1,0 +1,203 @@
+"""The training loop.
+
+An update uses the gradient of the mean loss over the global batch, whatever the number of processes and micro-batches.
+"""
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate.logging import get_logger
+from torch import Tensor, nn
+
+from iptv2_diffusion.engine.checkpoint import describe, load, save, save_without_wrappers, starting_point
+from iptv2_diffusion.engine.ema import EMA
+from iptv2_diffusion.engine.log import Log
+from iptv2_diffusion.engine.optim import learning_rate, make_optimizer
+from iptv2_diffusion.engine.settings import TrainConfig
+from iptv2_diffusion.engine.stop import StopRequest
+from iptv2_diffusion.engine.stream import make_loader, micro_batches_per_step, share_of
+from iptv2_diffusion.engine.task import Task
+
+logger = get_logger(__name__)
+
+
+@dataclass
+class _Run:
+    """The state of a training run; `step` counts finished updates, `seconds` the time spent on them."""
+
+    task: Task
+    config: TrainConfig
+    description: Mapping[str, Any]
+    accelerator: Accelerator
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    ema: EMA
+    step: int = 0
+    seconds: float = 0.0
+    good: Path | None = None  # the newest checkpoint
+
+
+def fit(task: Task, config: TrainConfig, **info: Any) -> int:
+    """Trains `task.model` and returns the number of updates done, earlier runs included.
+
+    That is `config.steps`, or fewer when SIGINT or SIGTERM asked for an end; a checkpoint is written either way.
+    `info` (JSON) is kept in each checkpoint's `run.json`; its entry `model` (a mapping, normally the model's
+    configuration) has to be the same on resuming.
+    FileExistsError, FileNotFoundError and ValueError are raised before any work; FloatingPointError, by all processes
+    together and before the weights change, when the loss or its gradient is not finite.
+    """
+    description = describe(config, info)
+    source = starting_point(config, description)
+    run = _prepare(task, config, description)
+    run.accelerator.wait_for_everyone()  # nobody writes into the folder before everybody has looked at it
+    if source:
+        _restore(run, source)
+    log = Log(run.accelerator, config.output, run.step, config.steps)
+    try:
+        with StopRequest() as stop:
+            _train(run, log, stop)
+    finally:
+        log.close()
+    return run.step
+
+
+def _prepare(task: Task, config: TrainConfig, description: Mapping[str, Any]) -> _Run:
+    # The other processes wait while the main one validates; the usual limit of ten minutes may be too short.
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=2))
+    accelerator = Accelerator(
+        mixed_precision=config.precision, log_with="tensorboard", project_dir=config.output, kwargs_handlers=[patience]
+    )
+    save_without_wrappers(accelerator)
+    share_of(config, accelerator.num_processes)  # refuses an unequal share
+    task.prepare(accelerator.device)
+    task.model.to(accelerator.device).train()
+    # Before `prepare`, which may wrap the forward pass. DDP then gives everyone the main process's weights, so the
+    # averages of the others may start elsewhere; only the main process's is ever used.
+    ema = EMA(task.model, config.ema)
+    model, optimizer = accelerator.prepare(task.model, make_optimizer(task.model, config))
+    return _Run(task, config, description, accelerator, model, optimizer, ema)
+
+
+def _restore(run: _Run, source: Path) -> None:
+    record = load(source, run.accelerator, run.ema)
+    run.step, run.seconds, run.good = record["step"], record["seconds"], source
+
+
+def _train(run: _Run, log: Log, stop: StopRequest) -> None:
+    config, accelerator = run.config, run.accelerator
+    on_gpu = accelerator.device.type == "cuda"
+    loader = make_loader(run.task, config, accelerator.process_index, accelerator.num_processes, run.step, on_gpu)
+    batches = iter(loader)
+    clock = _Clock(run)
+    while run.step < config.steps:
+        clock.start()
+        means, stopping = _accumulate(run, batches, stop)
+        means |= _update(run, means["loss"])
+        clock.stop()
+        log.advance(means["loss"])
+        if _due(config.log_every, run.step):
+            log.record(run.step, means | clock.lap())
+        if stopping or _due(config.checkpoint_every, run.step) or run.step == config.steps:
+            _save(run)
+        if stopping and run.step < config.steps:
+            logger.warning("stopped by %s after step %d; resume to continue", stop.received or "a signal", run.step)
+            return
+        _look(run, log)
+
+
+def _accumulate(run: _Run, batches: Iterator[dict[str, Tensor]], stop: StopRequest) -> tuple[dict[str, float], bool]:
+    """Leaves the gradient of one global batch in the model.
+
+    Returns the means over that batch of the loss and the task's scalars, and whether any process has to stop.
+    """
+    accelerator, size = run.accelerator, run.config.batch_size
+    count = micro_batches_per_step(run.config, accelerator.num_processes)
+    totals: dict[str, Tensor] = {}
+    for remaining in reversed(range(count)):
+        batch = {name: value.to(accelerator.device, non_blocking=True) for name, value in next(batches).items()}
+        with accelerator.no_sync(run.model) if remaining else nullcontext():
+            loss, scalars = run.task.loss(run.model, batch)
+            _check_per_sample(loss, batch)
+            # DDP averages over the processes, hence their number.
+            accelerator.backward(loss.sum() * (accelerator.num_processes / size))
+        for name, values in {"loss": loss, **scalars}.items():
+            totals[name] = totals.get(name, 0) + values.detach().float().sum()
+    stopping = torch.tensor(float(stop.received is not None), device=accelerator.device)
+    # One reduction and one wait for the device per step.
+    sums = cast(Tensor, accelerator.reduce(torch.stack([*totals.values(), stopping]), "sum"))
+    *means, stops = (sums / size).tolist()
+    return dict(zip(totals, means, strict=True)), stops > 0
+
+
+def _check_per_sample(loss: Tensor, batch: Mapping[str, Tensor]) -> None:
+    expected = (len(next(iter(batch.values()))),)
+    if tuple(loss.shape) != expected:
+        raise ValueError(f"a task's loss has one value per sample: expected shape {expected}, got {tuple(loss.shape)}")
+
+
+def _update(run: _Run, loss: float) -> dict[str, float]:
+    """One optimizer step, unless loss or gradient is not finite; returns what there is to log about it."""
+    norm = float(nn.utils.clip_grad_norm_(run.model.parameters(), run.config.clip or math.inf))  # inf: only measures
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        safe = f"the last good checkpoint is {run.good}" if run.good else "there is no checkpoint yet"
+        raise FloatingPointError(f"step {run.step + 1}: loss {loss}, gradient norm {norm}; not applied, {safe}")
+    lr = learning_rate(run.config, run.step)
+    for group in run.optimizer.param_groups:
+        group["lr"] = lr
+    run.optimizer.step()
+    run.optimizer.zero_grad()
+    run.ema.update(run.model)
+    run.step += 1
+    return {"lr": lr, "grad_norm": norm}
+
+
+def _due(every: int | None, step: int) -> bool:
+    return every is not None and step % every == 0
+
+
+def _save(run: _Run) -> None:
+    record = {"step": run.step, "seconds": run.seconds, **run.description}
+    run.good = save(run.config.output, record, run.accelerator, run.ema, run.task, run.config.keep)
+
+
+@torch.no_grad()
+def _look(run: _Run, log: Log) -> None:
+    """Validation and preview, where due, with the averaged weights."""
+    validating, showing = _due(run.config.validate_every, run.step), _due(run.config.preview_every, run.step)
+    if run.accelerator.is_main_process:
+        if validating and (figures := run.task.validate(run.ema.module)):
+            log.record(run.step, {f"validation/{name}": float(value) for name, value in figures.items()})
+        if showing and (image := run.task.preview(run.ema.module)):
+            log.image(run.step, image)
+    if validating or showing:
+        run.accelerator.wait_for_everyone()
+
+
+class _Clock:
+    """Times the updates alone: validation, previews and checkpoints do not count."""
+
+    def __init__(self, run: _Run) -> None:
+        self._run = run
+        self._lap = (run.step, run.seconds)
+
+    def start(self) -> None:
+        self._began = time.perf_counter()
+
+    def stop(self) -> None:
+        self._run.seconds += time.perf_counter() - self._began
+
+    def lap(self) -> dict[str, float]:
+        """Rate since the last call and seconds since the very first step."""
+        step, seconds = self._lap
+        self._lap = (self._run.step, self._run.seconds)
+        images = (self._run.step - step) * self._run.config.batch_size
+        rate = images / max(self._run.seconds - seconds, 1e-9)
+        return {"images_per_second": rate, "seconds": self._run.seconds}

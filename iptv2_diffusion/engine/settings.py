@@ -1,0 +1,64 @@
+"""Everything the training loop can be told. The defaults are the recipe of DiT, which the paper follows."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+# May differ between a checkpoint and the run that resumes it: none of these changes the result of a step.
+MAY_CHANGE = frozenset(
+    {
+        *("output", "steps", "resume", "micro_batch", "workers", "checkpoint_every", "keep"),
+        *("validate_every", "preview_every", "log_every"),
+    }
+)
+
+
+def _about(text: str) -> dict[str, str]:
+    return {"help": text}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    output: Path = field(metadata=_about("folder for checkpoints, stats.jsonl, previews and TensorBoard"))
+    resume: bool = field(default=False, metadata=_about("continue from the newest checkpoint in the output folder"))
+    steps: int = field(default=400_000, metadata=_about("updates in total, earlier runs included"))
+    batch_size: int = field(default=256, metadata=_about("samples per update over all processes"))
+    micro_batch: int | None = field(
+        default=None, metadata=_about("most samples per forward and process; none: the whole share of a process")
+    )
+    lr: float = field(default=1e-4, metadata=_about("learning rate after warm-up"))
+    schedule: Literal["constant", "cosine"] = field(default="constant", metadata=_about("course of the learning rate"))
+    lr_final: float | None = field(default=None, metadata=_about("rate of the last step under cosine; none: 0"))
+    warmup_steps: int = field(default=0, metadata=_about("updates of linear warm-up"))
+    betas: tuple[float, float] = field(default=(0.9, 0.999), metadata=_about("AdamW moment decays"))
+    weight_decay: float = field(default=0.0, metadata=_about("AdamW weight decay"))
+    clip: float | None = field(default=None, metadata=_about("largest gradient norm; none: no clipping"))
+    ema: float = field(default=0.9999, metadata=_about("decay of the averaged weights, constant from the first step"))
+    seed: int = field(default=0, metadata=_about("seed of the training stream"))
+    precision: Literal["no", "bf16"] = field(default="no", metadata=_about("autocast; weights stay float32"))
+    checkpoint_every: int = field(default=10_000, metadata=_about("updates between checkpoints"))
+    keep: int | None = field(default=None, metadata=_about("newest checkpoints to keep; none: all"))
+    validate_every: int | None = field(default=10_000, metadata=_about("updates between validations; none: never"))
+    preview_every: int | None = field(default=10_000, metadata=_about("updates between previews; none: never"))
+    log_every: int = field(default=10, metadata=_about("updates between records in stats.jsonl"))
+    workers: int = field(default=2, metadata=_about("data loading processes per training process; 0: none"))
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "micro_batch", "checkpoint_every", "keep", "validate_every",
+                     "preview_every", "log_every", "lr", "clip"):  # fmt: skip
+            value = getattr(self, name)
+            _require(value is None or value > 0, name, "more than 0", value)
+        for name in ("lr_final", "warmup_steps", "weight_decay", "workers"):
+            value = getattr(self, name)
+            _require(value is None or value >= 0, name, "0 or more", value)
+        for name, value in (("ema", self.ema), ("betas", self.betas[0]), ("betas", self.betas[1])):
+            _require(0 <= value < 1, name, "in [0, 1)", value)
+        _require(self.schedule in ("constant", "cosine"), "schedule", "constant or cosine", self.schedule)
+        _require(self.precision in ("no", "bf16"), "precision", "no or bf16", self.precision)
+        if self.schedule == "constant" and self.lr_final is not None:
+            raise ValueError("lr_final belongs to schedule cosine; the schedule is constant")
+
+
+def _require(fulfilled: bool, name: str, expected: str, value: Any) -> None:
+    if not fulfilled:
+        raise ValueError(f"{name}: expected {expected}, got {value}")

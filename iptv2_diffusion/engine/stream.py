@@ -1,0 +1,65 @@
+"""The endless training stream, cut into steps, processes and micro-batches.
+
+Step s (from 0) consumes the positions [s * batch_size, (s + 1) * batch_size). Each process takes a contiguous share and
+walks through it in micro-batches, so the samples of a step depend on nothing but its number.
+"""
+
+import signal
+from collections.abc import Iterator
+from typing import cast
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from iptv2_diffusion.engine.settings import TrainConfig
+from iptv2_diffusion.engine.task import Task
+
+
+def share_of(config: TrainConfig, processes: int) -> int:
+    """Samples per process and step; ValueError unless all processes get the same number."""
+    if config.batch_size % processes:
+        raise ValueError(f"batch_size: expected a multiple of the {processes} processes, got {config.batch_size}")
+    return config.batch_size // processes
+
+
+def micro_batches_per_step(config: TrainConfig, processes: int) -> int:
+    share = share_of(config, processes)
+    return -(-share // min(config.micro_batch or share, share))
+
+
+def micro_batches(config: TrainConfig, rank: int, processes: int, start: int) -> Iterator[list[int]]:
+    """The positions of every forward of process `rank`, from step `start` to the last."""
+    share = share_of(config, processes)
+    size = min(config.micro_batch or share, share)
+    for step in range(start, config.steps):
+        positions = range(step * config.batch_size + rank * share, step * config.batch_size + (rank + 1) * share)
+        yield from (list(positions[i : i + size]) for i in range(0, share, size))
+
+
+class _Positions(Dataset[dict[str, Tensor]]):
+    def __init__(self, task: Task) -> None:
+        self.task = task
+
+    def __getitem__(self, position: int) -> dict[str, Tensor]:
+        return self.task.sample(position)
+
+
+def make_loader(
+    task: Task, config: TrainConfig, rank: int, processes: int, start: int, pin_memory: bool
+) -> DataLoader[dict[str, Tensor]]:
+    """Micro-batches in order, loaded ahead by `config.workers` processes; to be walked through once."""
+    return DataLoader(
+        _Positions(task),
+        batch_sampler=cast(Sampler[list[int]], micro_batches(config, rank, processes, start)),
+        num_workers=config.workers,
+        worker_init_fn=_leave_signals_to_the_parent,
+        pin_memory=pin_memory,
+        generator=torch.Generator(),  # otherwise the loader would draw from the global one
+    )
+
+
+def _leave_signals_to_the_parent(worker: int) -> None:
+    """Ctrl-C and a scheduler's SIGTERM reach the whole process group, but the step under way still needs its data."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

@@ -1,0 +1,108 @@
+"""Put the embedded default together: the autoencoder with its training latents, then the denoiser trained on them.
+
+    python scripts/bundle_emoji.py latents --vae runs/autoencoder/vae --data-path fluent_emoji_3d
+    python scripts/bundle_emoji.py denoiser --checkpoint runs/IPTV2-Ti-16 --scheduler ddim
+
+Both write half precision into the package's assets and print what was lost by that. Existing files are replaced only
+with --replace.
+"""
+
+import argparse
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from safetensors.torch import save_file
+
+from iptv2_diffusion import IPTV2Pipeline, IPTV2Transformer2DModel
+from iptv2_diffusion.cli.sources import EMOJI, EMOJI_LATENTS
+from iptv2_diffusion.data.emoji import CATEGORIES, held_out_mask, load_emoji
+from iptv2_diffusion.diffusion.schedule import make_scheduler
+from iptv2_diffusion.engine import newest
+
+
+def psnr(vae: AutoencoderKL, images: torch.Tensor) -> float:
+    """Mean over pictures, in dB, of the decoded posterior mean rounded to 8 bits."""
+    values = []
+    for chunk in images.split(32):
+        decoded = vae.decode(vae.encode(chunk.float() / 127.5 - 1).latent_dist.mean).sample
+        pixels = ((decoded + 1) * 127.5).round().clamp(0, 255)
+        values.append(10 * torch.log10(255**2 / (pixels - chunk.float()).square().flatten(1).mean(1)))
+    return torch.cat(values).mean().item()
+
+
+def replace_folder(source: Path, target: Path, replace: bool) -> None:
+    if target.exists() and not replace:
+        raise SystemExit(f"{target} exists; pass --replace")
+    shutil.rmtree(target, ignore_errors=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.rename(source, target)
+
+
+@torch.no_grad()
+def bundle_latents(args: argparse.Namespace) -> None:
+    data = load_emoji(args.data_path)
+    exact = AutoencoderKL.from_pretrained(args.vae).eval()
+    with tempfile.TemporaryDirectory(dir=EMOJI.parent) as scratch:
+        exact.half().save_pretrained(Path(scratch) / "vae")
+        replace_folder(Path(scratch) / "vae", EMOJI / "vae", args.replace)
+    vae = AutoencoderKL.from_pretrained(EMOJI / "vae").float().eval()
+    posteriors = [vae.encode(chunk.float() / 127.5 - 1).latent_dist for chunk in data.images.split(32)]
+    mean = torch.cat([p.mean for p in posteriors])
+    std = torch.cat([p.std for p in posteriors])
+    tensors = {"mean": mean.half(), "std": std.half(), "labels": data.labels.to(torch.uint8)}
+    save_file(tensors, EMOJI_LATENTS)
+    held_out = held_out_mask(len(mean))
+    sampled = (mean + std * torch.randn(std.shape, generator=torch.Generator().manual_seed(0)))[held_out]
+    print("parameters", sum(p.numel() for p in vae.parameters()))
+    print("held-out PSNR, dB", round(psnr(vae, data.images[held_out]), 3))
+    print("held-out channel means", sampled.mean((0, 2, 3)).tolist())
+    print("held-out channel standard deviations", sampled.std((0, 2, 3)).tolist())
+    print("mean posterior standard deviation", std.mean().item())
+
+
+def bundle_denoiser(args: argparse.Namespace) -> None:
+    folder = newest(args.checkpoint)
+    if folder is None:
+        raise SystemExit(f"no checkpoint in {args.checkpoint}")
+    from diffusers import DDPMScheduler
+
+    model = IPTV2Transformer2DModel.from_pretrained(folder / "model").fuse()
+    trained = DDPMScheduler.load_config(folder / "scheduler")
+    pipeline = IPTV2Pipeline(
+        transformer=model.half(),
+        vae=AutoencoderKL.from_pretrained(EMOJI / "vae").half(),
+        scheduler=make_scheduler(args.scheduler, trained, learned_sigma=False),
+        id2label=dict(enumerate(CATEGORIES)),
+    )
+    with tempfile.TemporaryDirectory(dir=EMOJI.parent) as scratch:
+        pipeline.save_pretrained(scratch)
+        for part in ("transformer", "scheduler", "model_index.json"):
+            target = EMOJI / part
+            if target.is_file() and args.replace:
+                target.unlink()
+            replace_folder(Path(scratch) / part, target, args.replace)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    latents = commands.add_parser("latents")
+    latents.add_argument("--vae", type=Path, required=True)
+    latents.add_argument("--data-path", type=Path, required=True)
+    latents.set_defaults(run=bundle_latents)
+    denoiser = commands.add_parser("denoiser")
+    denoiser.add_argument("--checkpoint", type=Path, required=True, help="output folder of train.py")
+    denoiser.add_argument("--scheduler", default="ddim", help="the sampler to store with the model")
+    denoiser.set_defaults(run=bundle_denoiser)
+    for command in (latents, denoiser):
+        command.add_argument("--replace", action="store_true")
+    args = parser.parse_args()
+    args.run(args)
+
+
+if __name__ == "__main__":
+    main()

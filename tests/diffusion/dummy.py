@@ -1,0 +1,87 @@
+"""Small stand-ins for the denoiser and the VAE, with answers that can be written down."""
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.modeling_outputs import Transformer2DModelOutput
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor, nn
+
+from iptv2_diffusion.diffusion.schedule import paper_scheduler
+
+
+class GaussianDenoiser(ModelMixin, ConfigMixin):
+    """The exact denoiser of data ~ N(label / 2 - 1, std^2), independent in every element.
+
+    The variance half, if any, is `variance + label / 100`. `rows` records the batch size of every forward.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        sample_size: int = 8,
+        in_channels: int = 4,
+        out_channels: int = 8,
+        num_classes: int = 5,
+        std: float = 0.4,
+        variance: float = -1.0,
+        prediction_type: str = "epsilon",
+    ) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(1))
+        self.rows: list[int] = []
+        self.labels: list[Tensor] = []
+        self.fused = False
+
+    def fuse(self) -> "GaussianDenoiser":
+        self.fused = True
+        return self
+
+    def unfuse(self) -> "GaussianDenoiser":
+        self.fused = False
+        return self
+
+    def forward(
+        self, hidden_states: Tensor, timestep: Tensor | float, class_labels: Tensor, return_dict: bool = True
+    ) -> Transformer2DModelOutput | tuple[Tensor]:
+        self.rows.append(len(hidden_states))
+        self.labels.append(class_labels)
+        config = self.config
+        x, label = hidden_states.double(), class_labels.double()[:, None, None, None]
+        a = alpha_cumprod(torch.as_tensor(timestep).expand(len(x)))[:, None, None, None]
+        mean = label / 2 - 1
+        noise = (1 - a).sqrt() * (x - a.sqrt() * mean) / (a * config["std"] ** 2 + 1 - a)
+        clean = (x - (1 - a).sqrt() * noise) / a.sqrt()
+        sample = noise if config["prediction_type"] == "epsilon" else a.sqrt() * noise - (1 - a).sqrt() * clean
+        if config["out_channels"] == 2 * config["in_channels"]:
+            sample = torch.cat([sample, torch.zeros_like(sample) + config["variance"] + label / 100], dim=1)
+        sample = (sample * self.gain).to(hidden_states)
+        return Transformer2DModelOutput(sample=sample) if return_dict else (sample,)
+
+
+def alpha_cumprod(t: Tensor) -> Tensor:
+    """Of the paper's schedule in float64, also between timesteps (where Euler's sigmas are interpolated linearly)."""
+    table = (1 - paper_scheduler().betas.double()).cumprod(0)
+    sigmas = ((1 - table) / table).sqrt()
+    low = t.double().floor().long()
+    high = (low + 1).clamp(max=len(table) - 1)
+    return 1 / (1 + torch.lerp(sigmas[low], sigmas[high], t.double() - low) ** 2)
+
+
+def tiny_vae(**overrides: object) -> AutoencoderKL:
+    """Factor 2, 4 latent channels, the same random weights every time."""
+    options = {
+        "block_out_channels": (8, 8),
+        "down_block_types": ("DownEncoderBlock2D",) * 2,
+        "up_block_types": ("UpDecoderBlock2D",) * 2,
+        "latent_channels": 4,
+        "norm_num_groups": 4,
+        "scaling_factor": 0.5,
+    }
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return AutoencoderKL(**(options | overrides)).eval().requires_grad_(False)  # type: ignore[arg-type]
+
+
+def seeded(*seeds: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in seeds]

@@ -1,0 +1,83 @@
+"""Two processes compute what one computes."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from toy import ToyTask, assert_same_checkpoint, losses, records, tensors, toy_config
+
+from iptv2_diffusion.engine import fit
+
+TOY = Path(__file__).with_name("toy.py")
+
+
+def train_with_two_processes(runs: list[dict]) -> list[subprocess.CompletedProcess]:
+    """Trains the toy once per entry of `runs`, as a launcher would start it, over gloo."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    shared |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TOY.parents[2])}
+    command = [sys.executable, str(TOY), json.dumps(runs, default=str)]
+    ranks = [os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
+    processes = [subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) for env in ranks]
+    try:
+        errors = [process.communicate(timeout=120)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [subprocess.CompletedProcess(command, p.returncode, "", e) for p, e in zip(processes, errors, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory) -> Path:
+    output = tmp_path_factory.mktemp("two")
+    runs = [
+        {"output": output / "whole"},
+        {"output": output / "parts", "steps": 3},
+        {"output": output / "parts", "resume": True},
+        {"output": output / "micro", "micro_batch": 3},
+        {"output": output / "stopped", "steps": 50, "checkpoint_every": 100, "signal_at": 2 * 8 + 5},
+        {"output": output / "broken", "breaks_at": 4 * 8 + 5},
+    ]
+    for process in train_with_two_processes(runs):
+        assert process.returncode == 0, process.stderr
+    return output
+
+
+def test_six_steps_equal_three_and_three(two):
+    for name in ("checkpoint-00000003", "checkpoint-00000006"):
+        assert_same_checkpoint(two / "whole" / name, two / "parts" / name)
+    assert records(two / "whole") == records(two / "parts")
+    assert len(records(two / "parts")) == 6 + 3
+
+
+@pytest.mark.parametrize("name", ["whole", "micro"])
+def test_two_processes_equal_one(two, tmp_path, name):
+    fit(ToyTask(), toy_config(tmp_path))
+    torch.testing.assert_close(losses(two / name), losses(tmp_path), rtol=0, atol=1e-6)
+    one = tensors(tmp_path / "checkpoint-00000006")
+    torch.testing.assert_close(tensors(two / name / "checkpoint-00000006"), one, rtol=1e-4, atol=1e-5)
+
+
+def test_one_process_continues_what_two_began(two, tmp_path):
+    (tmp_path / "run").mkdir()
+    os.symlink(two / "whole" / "checkpoint-00000003", tmp_path / "run" / "checkpoint-00000003")
+    fit(ToyTask(), toy_config(tmp_path / "run", resume=True))
+    torch.testing.assert_close(losses(tmp_path / "run"), losses(two / "whole")[3:], rtol=0, atol=1e-6)
+
+
+def test_a_signal_to_one_process_stops_both_after_the_same_step(two):
+    assert [record["step"] for record in records(two / "stopped") if "loss" in record] == [1, 2, 3]
+    assert_same_checkpoint(two / "stopped" / "checkpoint-00000003", two / "whole" / "checkpoint-00000003")
+
+
+def test_a_broken_loss_in_one_process_stops_both(two):
+    messages = [(two / "broken" / f"error-{rank}.txt").read_text() for rank in range(2)]
+    assert messages[0] == messages[1]
+    assert messages[0].startswith("step 5: loss nan")

@@ -1,0 +1,212 @@
+"""What a run computes depends on its recipe alone."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from toy import ToyTask, assert_same_checkpoint, losses, records, tensors, toy_config
+
+from iptv2_diffusion.engine import fit, newest, read_run
+
+
+def test_training_equals_a_plain_loop(tmp_path):
+    """AdamW on the mean over the batch, average and record, written out again."""
+    task = ToyTask()
+    assert fit(task, toy_config(tmp_path, micro_batch=3)) == 6
+    plain = ToyTask()
+    optimizer = torch.optim.AdamW(plain.model.parameters(), lr=1e-2, betas=(0.9, 0.999), weight_decay=0.0)
+    average = {name: value.clone() for name, value in plain.model.state_dict().items()}
+    for step, record in enumerate(r for r in records(tmp_path) if "loss" in r):
+        batch = torch.utils.data.default_collate([plain.sample(p) for p in range(step * 8, step * 8 + 8)])
+        loss, scalars = plain.loss(plain.model, batch)
+        optimizer.zero_grad()
+        loss.mean().backward()
+        norm = torch.cat([p.grad.flatten() for p in plain.model.parameters() if p.grad is not None]).norm()
+        optimizer.step()
+        average = {n: 0.9 * average[n] + 0.1 * value for n, value in plain.model.state_dict().items()}
+        measured = [record[name] for name in ("step", "loss", "size", "grad_norm", "lr")]
+        expected = [step + 1, loss.mean().item(), float(scalars["size"].mean()), float(norm), 1e-2]
+        np.testing.assert_allclose(measured, expected, rtol=1e-5)
+    torch.testing.assert_close(task.model.state_dict(), plain.model.state_dict(), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(task.validated[-1], average, rtol=1e-4, atol=1e-6)
+
+
+def test_clipping_limits_the_gradient(tmp_path):
+    fit(ToyTask(), toy_config(tmp_path / "free", steps=1))
+    fit(ToyTask(), toy_config(tmp_path / "clipped", steps=1, clip=0.01))
+    assert records(tmp_path / "clipped")[0]["grad_norm"] == records(tmp_path / "free")[0]["grad_norm"] > 0.01
+    moments = tensors(newest(tmp_path / "clipped") or tmp_path)
+    # After one step the first moment is a tenth of the gradient.
+    norm = torch.cat([value.flatten() * 10 for name, value in moments.items() if name.endswith("exp_avg")]).norm()
+    assert float(norm) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_six_steps_equal_three_and_three(tmp_path):
+    fit(ToyTask(), toy_config(tmp_path / "whole"))
+    fit(ToyTask(), toy_config(tmp_path / "parts", steps=3))
+    torch.manual_seed(1234)
+    assert fit(ToyTask(seed=0), toy_config(tmp_path / "parts", resume=True)) == 6
+    for name in ("checkpoint-00000003", "checkpoint-00000006"):
+        assert_same_checkpoint(tmp_path / "whole" / name, tmp_path / "parts" / name)
+    assert records(tmp_path / "whole") == records(tmp_path / "parts")
+    assert len(records(tmp_path / "parts")) == 6 + 3
+
+
+def test_global_random_state_is_resumed_and_otherwise_untouched(tmp_path):
+    """No task should use it, but a module with dropout does."""
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    fit(ToyTask(), toy_config(tmp_path / "none", steps=1))
+    assert torch.equal(before, torch.get_rng_state())
+    fit(ToyTask(dropout=0.5), toy_config(tmp_path / "whole"))
+    torch.manual_seed(1)
+    fit(ToyTask(dropout=0.5), toy_config(tmp_path / "parts", steps=3))
+    torch.manual_seed(2)
+    fit(ToyTask(dropout=0.5), toy_config(tmp_path / "parts", resume=True))
+    assert_same_checkpoint(tmp_path / "whole" / "checkpoint-00000006", tmp_path / "parts" / "checkpoint-00000006")
+
+
+def test_resuming_drops_records_beyond_the_checkpoint(tmp_path):
+    fit(ToyTask(), toy_config(tmp_path / "whole"))
+    fit(ToyTask(), toy_config(tmp_path / "parts", steps=3))
+    with (tmp_path / "parts" / "stats.jsonl").open("a") as file:
+        file.write('{"step": 4, "loss": 99.0}\n{"step": 5, "lo')
+    fit(ToyTask(), toy_config(tmp_path / "parts", resume=True))
+    assert records(tmp_path / "whole") == records(tmp_path / "parts")
+
+
+@pytest.mark.parametrize("changes", [{"micro_batch": 2}, {"micro_batch": 3}, {"micro_batch": 100}])
+def test_micro_batches_change_nothing_but_rounding(tmp_path, changes):
+    fit(ToyTask(), toy_config(tmp_path / "one"))
+    fit(ToyTask(), toy_config(tmp_path / "other", **changes))
+    torch.testing.assert_close(losses(tmp_path / "one"), losses(tmp_path / "other"), rtol=0, atol=1e-6)
+
+
+def test_workers_change_nothing(tmp_path):
+    fit(ToyTask(), toy_config(tmp_path / "one", steps=3))
+    fit(ToyTask(), toy_config(tmp_path / "other", steps=3, workers=1, micro_batch=8))
+    assert_same_checkpoint(tmp_path / "one" / "checkpoint-00000003", tmp_path / "other" / "checkpoint-00000003")
+
+
+def test_bf16_keeps_float32_weights(tmp_path):
+    task = ToyTask()
+    fit(task, toy_config(tmp_path / "bf16", precision="bf16"))
+    assert {p.dtype for p in task.model.parameters()} == {torch.float32}
+    assert {t.dtype for t in tensors(tmp_path / "bf16" / "checkpoint-00000006").values()} == {torch.float32}
+    fresh = ToyTask()
+    with torch.autocast("cpu", torch.bfloat16):
+        batch = torch.utils.data.default_collate([fresh.sample(p) for p in range(8)])
+        expected = fresh.model(batch["x"]).float()
+    target = torch.stack([batch["x"].sum(1), batch["x"].prod(1)], 1)
+    assert records(tmp_path / "bf16")[0]["loss"] == pytest.approx(float((expected - target).square().mean()), rel=1e-6)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_stops_before_the_update(tmp_path, value):
+    task = ToyTask(breaks_at=4 * 8 + 5, broken=value)  # in the fifth step
+    with pytest.raises(FloatingPointError, match=rf"step 5: loss {value}.*last good checkpoint is .*-00000003"):
+        fit(task, toy_config(tmp_path / "broken", checkpoint_every=3, micro_batch=4))
+    fit(ToyTask(), toy_config(tmp_path / "sound", steps=4, micro_batch=4))
+    weights = {f"/state/model.safetensors:{name}": value for name, value in task.model.state_dict().items()}
+    sound = tensors(tmp_path / "sound" / "checkpoint-00000004")
+    torch.testing.assert_close(weights, {name: sound[name] for name in weights}, rtol=0, atol=0)
+    assert [r["step"] for r in records(tmp_path / "broken") if "loss" in r] == [1, 2, 3, 4]
+
+
+def test_a_broken_first_step_says_that_there_is_no_checkpoint(tmp_path):
+    with pytest.raises(FloatingPointError, match="step 1: .*there is no checkpoint yet"):
+        fit(ToyTask(breaks_at=0), toy_config(tmp_path))
+
+
+def test_a_loss_has_one_value_per_sample(tmp_path):
+    class Averaged(ToyTask):
+        def loss(self, model, batch):
+            loss, scalars = super().loss(model, batch)
+            return loss.mean(), scalars
+
+    with pytest.raises(ValueError, match=r"expected shape \(8,\), got \(\)"):
+        fit(Averaged(), toy_config(tmp_path))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_signal_ends_with_a_checkpoint(tmp_path, number, workers, caplog):
+    """Sent while step 3 fetches its data (by a worker possibly ahead of it): the step is finished first."""
+    trainer = os.getpid()
+    previous = signal.getsignal(number)
+    task = ToyTask(on_sample=lambda position: os.kill(trainer, number) if position == 2 * 8 + 1 else None)
+    done = fit(task, toy_config(tmp_path / "parts", steps=500, checkpoint_every=1000, workers=workers))
+    assert done == 3 if workers == 0 else done < 500
+    assert f"stopped by {number.name} after step {done}" in caplog.text
+    assert signal.getsignal(number) is previous
+    folder = newest(tmp_path / "parts")
+    assert folder is not None
+    assert read_run(folder)["step"] == done
+    fit(ToyTask(), toy_config(tmp_path / "parts", steps=done + 2, resume=True))
+    fit(ToyTask(), toy_config(tmp_path / "whole", steps=done + 2))
+    name = f"checkpoint-{done + 2:08d}"
+    assert_same_checkpoint(tmp_path / "whole" / name, tmp_path / "parts" / name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_process_group_spares_the_workers(tmp_path, number):
+    """As Ctrl-C in a terminal, or a scheduler, sends it."""
+    toy = Path(__file__).with_name("toy.py")
+    runs = [{"output": str(tmp_path), "steps": 1_000_000, "checkpoint_every": 1_000_000, "workers": 2}]
+    environment = os.environ | {"PYTHONPATH": str(toy.parents[2])}
+    process = subprocess.Popen(
+        [sys.executable, str(toy), json.dumps(runs)], env=environment, start_new_session=True, stderr=subprocess.PIPE
+    )
+    try:
+        while process.poll() is None and not (tmp_path / "stats.jsonl").exists():
+            time.sleep(0.05)
+        os.killpg(process.pid, number)
+        errors = process.communicate(timeout=60)[1].decode()
+    finally:
+        process.kill()
+    assert process.returncode == 0, errors
+    assert "Traceback" not in errors
+    folder = newest(tmp_path)
+    assert folder is not None
+    assert read_run(folder)["step"] == records(tmp_path)[-1]["step"]
+
+
+def test_previews_validation_and_tensorboard(tmp_path):
+    fit(ToyTask(), toy_config(tmp_path))
+    assert [path.name for path in sorted((tmp_path / "previews").iterdir())] == ["step-00000004.png"]
+    validations = [record for record in records(tmp_path) if "validation/loss" in record]
+    assert [record["step"] for record in validations] == [2, 4, 6]
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    events = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("loss")] == [1, 2, 3, 4, 5, 6]
+    assert [event.step for event in events.Scalars("validation/loss")] == [2, 4, 6]
+    assert [event.step for event in events.Images("preview")] == [4]
+
+
+def test_the_clock_is_recorded_and_continues(tmp_path):
+    fit(ToyTask(), toy_config(tmp_path, steps=3))
+    first = read_run(tmp_path / "checkpoint-00000003")["seconds"]
+    fit(ToyTask(), toy_config(tmp_path, resume=True))
+    lines = [json.loads(line) for line in (tmp_path / "stats.jsonl").read_text().splitlines()]
+    seconds = [line["seconds"] for line in lines if "seconds" in line]
+    assert 0 < first < seconds[3]
+    assert seconds == sorted(seconds)
+    rate = 8 / (seconds[1] - seconds[0])
+    assert [line for line in lines if "seconds" in line][1]["images_per_second"] == pytest.approx(rate)
+
+
+def test_unequal_shares_are_refused_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr("accelerate.Accelerator.num_processes", 3)
+    with pytest.raises(ValueError, match="batch_size: expected a multiple of the 3 processes, got 8"):
+        fit(ToyTask(), toy_config(tmp_path / "absent"))
+    assert not (tmp_path / "absent").exists()

@@ -1,0 +1,40 @@
+"""The learning rate of each step."""
+
+import pytest
+import torch
+from toy import toy_config
+
+from iptv2_diffusion.engine.optim import learning_rate, make_optimizer
+
+
+def test_constant(tmp_path):
+    config = toy_config(tmp_path, lr=0.1)
+    assert [learning_rate(config, step) for step in (0, 3, 5, 1000)] == [0.1] * 4
+
+
+def test_warm_up_is_linear_and_ends_at_the_rate(tmp_path):
+    config = toy_config(tmp_path, lr=0.4, warmup_steps=4)
+    rates = [learning_rate(config, step) for step in range(6)]
+    assert rates == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.4, 0.4])
+
+
+def test_cosine_end_points(tmp_path):
+    config = toy_config(tmp_path, lr=1.0, lr_final=0.2, schedule="cosine", steps=14, warmup_steps=3)
+    assert learning_rate(config, 2) == pytest.approx(1.0)
+    assert learning_rate(config, 3) == pytest.approx(1.0)
+    assert learning_rate(config, 8) == pytest.approx(0.6)  # half way from 3 to 13
+    assert learning_rate(config, 13) == pytest.approx(0.2)
+    to_zero = toy_config(tmp_path, lr=1.0, schedule="cosine", steps=3)
+    assert [learning_rate(to_zero, step) for step in range(3)] == pytest.approx([1.0, 0.5, 0.0])
+
+
+def test_one_cosine_step_uses_the_rate(tmp_path):
+    assert learning_rate(toy_config(tmp_path, lr=1.0, schedule="cosine", steps=1), 0) == 1.0
+
+
+def test_frozen_parameters_are_left_out(tmp_path):
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2).requires_grad_(False))
+    optimizer = make_optimizer(model, toy_config(tmp_path, betas=(0.8, 0.9), weight_decay=0.1))
+    (group,) = optimizer.param_groups
+    assert [id(p) for p in group["params"]] == [id(p) for p in model[0].parameters()]
+    assert (group["betas"], group["weight_decay"], group["lr"]) == ((0.8, 0.9), 0.1, 1e-2)

@@ -1,0 +1,130 @@
+"""A task small enough to train in milliseconds. Run as a script, it trains once per configuration given as JSON."""
+
+import json
+import math
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from iptv2_diffusion.engine import TrainConfig, fit
+
+
+class ToyNet(ModelMixin, ConfigMixin):
+    @register_to_config
+    def __init__(self, width: int = 8, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(4, width), nn.GELU(), nn.Dropout(dropout), nn.Linear(width, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x)
+
+
+class ToyTask:
+    """Regresses two fixed functions of random vectors; `on_sample` is called with each position.
+
+    The loss of the position `breaks_at` is `broken`.
+    """
+
+    def __init__(
+        self,
+        seed: int = 0,
+        width: int = 8,
+        dropout: float = 0.0,
+        on_sample: Callable[[int], None] | None = None,
+        breaks_at: int = -1,
+        broken: float = math.nan,
+    ) -> None:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.model = ToyNet(width, dropout)
+        self.seed, self.on_sample, self.breaks_at, self.broken = seed, on_sample, breaks_at, broken
+        self.validated: list[dict[str, Tensor]] = []
+
+    def prepare(self, device: torch.device) -> None:
+        self.device = device
+
+    def sample(self, position: int) -> dict[str, Tensor]:
+        if self.on_sample:
+            self.on_sample(position)
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + position)
+        return {"x": torch.randn(4, generator=generator), "position": torch.tensor(position)}
+
+    def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        x = batch["x"]
+        target = torch.stack([x.sum(1), x.prod(1)], 1)
+        error = (model(x) - target).square().mean(1)
+        error = torch.where(batch["position"] == self.breaks_at, self.broken, error)
+        return error, {"size": x.abs().mean(1)}
+
+    def validate(self, model: nn.Module) -> dict[str, float]:
+        assert not model.training
+        assert not torch.is_grad_enabled()
+        self.validated.append({name: value.clone() for name, value in model.state_dict().items()})
+        return {"loss": float(model(torch.ones(3, 4)).square().mean())}
+
+    def preview(self, model: nn.Module) -> Image.Image | None:
+        return Image.new("L", (5, 3), 128)
+
+    def export(self, folder: Path) -> None:
+        (folder / "names.json").write_text('["a", "b"]')
+
+
+def toy_config(output: Path, **changes: Any) -> TrainConfig:
+    """Six small steps, everything on, a checkpoint every third."""
+    values = {"steps": 6, "batch_size": 8, "lr": 1e-2, "ema": 0.9, "workers": 0, "log_every": 1, "checkpoint_every": 3}
+    return TrainConfig(output=output, **(values | {"validate_every": 2, "preview_every": 4} | changes))
+
+
+def records(output: Path) -> list[dict[str, Any]]:
+    """The lines of stats.jsonl without what a clock measured."""
+    lines = [json.loads(line) for line in (output / "stats.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in ("seconds", "images_per_second")} for line in lines]
+
+
+def losses(output: Path) -> Tensor:
+    return torch.tensor([record["loss"] for record in records(output) if "loss" in record], dtype=torch.float64)
+
+
+def tensors(checkpoint: Path) -> dict[str, Tensor]:
+    """Every tensor of a checkpoint: trained weights, averaged weights, optimizer."""
+    found = {f"{file}:{n}": t for file in checkpoint.rglob("*.safetensors") for n, t in load_file(file).items()}
+    found = {name.removeprefix(str(checkpoint)): tensor for name, tensor in found.items()}
+    optimizer = torch.load(checkpoint / "state" / "optimizer.bin", weights_only=True)
+    return found | {f"optimizer:{i}.{n}": t for i, s in optimizer["state"].items() for n, t in s.items()}
+
+
+def assert_same_checkpoint(a: Path, b: Path) -> None:
+    """Bit for bit; 4 weights, 4 averages, 4 times (step, first and second moment)."""
+    assert len(tensors(a)) == 20
+    torch.testing.assert_close(tensors(a), tensors(b), rtol=0, atol=0)
+
+
+def main(runs: list[dict[str, Any]]) -> None:
+    """`signal_at`: the position whose process sends itself SIGTERM; a broken loss is reported in error-<rank>.txt."""
+    for changes in runs:
+        output, at, breaks_at = Path(changes.pop("output")), changes.pop("signal_at", -1), changes.pop("breaks_at", -1)
+        trainer = os.getpid()
+        task = ToyTask(
+            on_sample=lambda position, at=at, trainer=trainer: (
+                os.kill(trainer, signal.SIGTERM) if position == at else None
+            ),
+            breaks_at=breaks_at,
+        )
+        try:
+            fit(task, toy_config(output, **changes))
+        except FloatingPointError as error:
+            (output / f"error-{os.environ['RANK']}.txt").write_text(str(error))
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

@@ -1,0 +1,64 @@
+import pytest
+import torch
+
+from iptv2_diffusion.layers.norm import NORMS, BareNorm, BiasFreeNorm, CentredNorm
+
+EXACT = {"rtol": 1e-10, "atol": 1e-10}
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def statistics(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and biased variance over the channels of each pixel."""
+    mean = sum(x.unbind(1)) / x.shape[1]
+    variance = sum((channel - mean) ** 2 for channel in x.unbind(1)) / x.shape[1]
+    return mean[:, None], variance[:, None]
+
+
+@pytest.fixture
+def x() -> torch.Tensor:
+    return 3 * random(2, 6, 3, 5) + 2
+
+
+@torch.no_grad()
+def test_centred(x: torch.Tensor) -> None:
+    norm = CentredNorm(6).double()
+    norm.weight.copy_(random(6, seed=1))
+    norm.bias.copy_(random(6, seed=2))
+    mean, variance = statistics(x)
+    expected = (x - mean) / (variance + 1e-5).sqrt() * norm.weight[:, None, None] + norm.bias[:, None, None]
+    torch.testing.assert_close(norm(x), expected, **EXACT)
+
+
+@torch.no_grad()
+def test_bias_free_divides_without_centring(x: torch.Tensor) -> None:
+    norm = BiasFreeNorm(6).double()
+    norm.weight.copy_(random(6, seed=1))
+    _, variance = statistics(x)
+    torch.testing.assert_close(norm(x), x / (variance + 1e-5).sqrt() * norm.weight[:, None, None], **EXACT)
+    shifted = norm(x + 5) - norm(x)  # the shift survives
+    torch.testing.assert_close(shifted, 5 / (variance + 1e-5).sqrt() * norm.weight[:, None, None], **EXACT)
+
+
+def test_bare_has_no_parameters_and_is_centred(x: torch.Tensor) -> None:
+    norm = BareNorm()
+    assert not list(norm.parameters())
+    mean, variance = statistics(x)
+    torch.testing.assert_close(norm(x), (x - mean) / (variance + 1e-5).sqrt(), **EXACT)
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_starts_as_plain_normalisation(name: str) -> None:
+    parameters = dict(NORMS[name](4).named_parameters())
+    torch.testing.assert_close(parameters.pop("weight").detach(), torch.ones(4))
+    if name == "centred":
+        torch.testing.assert_close(parameters.pop("bias").detach(), torch.zeros(4))
+    assert not parameters
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_gradients(name: str) -> None:
+    norm = NORMS[name](3).double()
+    assert torch.autograd.gradcheck(norm, random(1, 3, 2, 2).requires_grad_())
