@@ -8,12 +8,13 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, partial
+from typing import Any
 
 import torch
-from diffusers import DiTTransformer2DModel
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.models.transformers.dit_transformer_2d import DiTTransformer2DModel
 from timm.layers.pos_embed_rel import RelPosBias
-from torch import nn
 
 from eval.complexity_rows import ROWS, Network, Row
 from iptv2_diffusion import IPTV2Restorer, IPTV2Transformer2DModel, create_denoiser, create_restorer
@@ -53,35 +54,37 @@ def measure(network: Network, size: tuple[int, int] | None = None) -> Cost:
     training = parameters(model)
     if isinstance(model, (IPTV2Restorer, IPTV2Transformer2DModel)):
         model.fuse()
-    total, plain = parameters(model), macs(model, *inputs)
+    with products(model, PRODUCTS) as found:
+        plain = macs(model, *inputs)
+    total = parameters(model)
     return Cost(
         macs=plain,
-        macs_paper=None if network.task == "dit" else plain + products(model, PRODUCTS, *inputs),
+        macs_paper=None if network.task == "dit" else plain + sum(found),
         parameters=total - sum(parameters(layer) for layer in model.modules() if isinstance(layer, RelPosBias)),
         parameters_with_bias=total,
         parameters_training=training,
     )
 
 
-def _build(network: Network) -> nn.Module:
+def _build(network: Network) -> ModelMixin:
     if network.task == "dit":
         return _dit_small()
     create = {"restore": create_restorer, "generate": create_denoiser}[network.task]
     return create(network.name, **dict(network.overrides))
 
 
-def _dit_small() -> nn.Module:
+def _dit_small() -> DiTTransformer2DModel:
     """DiT-S/2 of 256-pixel ImageNet."""
-    model = DiTTransformer2DModel(
-        num_attention_heads=6, attention_head_dim=64, num_layers=12, patch_size=2, sample_size=32, in_channels=4, out_channels=8
-    )
-    first, *others = (layer.norm1 for layer in model.transformer_blocks)
-    for norm in others:
-        norm.emb = first.emb  # DiT has one embedding, of which diffusers stores a copy in every layer
+    latent = partial(DiTTransformer2DModel, sample_size=LATENT, patch_size=2, in_channels=4, out_channels=8)
+    model = latent(num_attention_heads=6, attention_head_dim=64, num_layers=12)
+    embedding = model.get_submodule("transformer_blocks.0.norm1.emb")
+    for i in range(1, len(model.transformer_blocks)):
+        # DiT has one embedding, of which diffusers stores a copy in every layer.
+        model.get_submodule(f"transformer_blocks.{i}.norm1").emb = embedding
     return model
 
 
-def _inputs(model: nn.Module, size: tuple[int, int] | None) -> tuple[torch.Tensor, ...]:
+def _inputs(model: Any, size: tuple[int, int] | None) -> tuple[torch.Tensor, ...]:
     if isinstance(model, IPTV2Restorer):
         return (torch.empty(1, model.config["in_channels"], *(size or (IMAGE, IMAGE))),)
     side = model.config["sample_size"]
@@ -120,10 +123,9 @@ def record(row: Row, cost: Cost) -> dict:
 
 
 def table(rows: Sequence[Row]) -> str:
-    notes = list(dict.fromkeys(row.note for row in rows if row.note))
-    lines = [_line(row, measure(row.network)) + (f"  [{notes.index(row.note) + 1}]" if row.note else "") for row in rows]
-    footnotes = [f"[{number}] {note}." for number, note in enumerate(notes, 1)]
-    return "\n".join([HEADER, *lines, "", LEGEND, "", *footnotes])
+    numbers = {note: i for i, note in enumerate(dict.fromkeys(row.note for row in rows if row.note), 1)}
+    lines = [_line(row, measure(row.network)) + (f"  [{numbers[row.note]}]" if row.note else "") for row in rows]
+    return "\n".join([HEADER, *lines, "", LEGEND, "", *(f"[{i}] {note}." for note, i in numbers.items())])
 
 
 def _line(row: Row, cost: Cost) -> str:
@@ -154,9 +156,10 @@ def choose_task(name: str, task: str | None) -> str:
         return task
     owners = [task for task in ("generate", "restore") if name in PRESETS[task]]
     if len(owners) == 2:
-        print(f"{name} is a denoiser and a restorer: this is the denoiser; --task restore for the other", file=sys.stderr)
+        print(f"{name} is a denoiser and a restorer: counting the denoiser; or --task restore", file=sys.stderr)
     if not owners:
-        raise ValueError(f"unknown model {name!r}, expected one of {', '.join(dict.fromkeys([*RESTORERS, *DENOISERS]))}")
+        known = dict.fromkeys([*RESTORERS, *DENOISERS])
+        raise ValueError(f"unknown model {name!r}, expected one of {', '.join(known)}")
     return owners[0]
 
 
@@ -179,14 +182,22 @@ parameters            {one["parameters"] / MEGA:12.3f} M   inference form, witho
   training form       {one["parameters_training"] / MEGA:12.3f} M   with bias tables"""
 
 
+def _tables(as_json: bool) -> str:
+    return json.dumps([record(row, measure(row.network)) for row in ROWS], indent=2) if as_json else table(ROWS)
+
+
+def _one(options: argparse.Namespace) -> str:
+    one = one_model(options.model, options.task, options.size)
+    return json.dumps(one, indent=2) if options.json else _describe(one)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m eval.complexity", description=__doc__)
     parser.add_argument("--json", action="store_true", help="for machines, to stdout")
     parser.add_argument("--model", metavar="NAME", help="one preset instead of the paper's tables")
-    parser.add_argument(
-        "--size", type=parse_size, metavar="HxW", help="of its input (default: 128x128 pixels; latents: their sample size)"
-    )
-    parser.add_argument("--task", choices=PRESETS, help="which model of that name (default: generate, where both exist)")
+    size = "of its input (default: 128x128 pixels; for latents what the preset is made for)"
+    parser.add_argument("--size", type=parse_size, metavar="HxW", help=size)
+    parser.add_argument("--task", choices=PRESETS, help="which model of that name (default: generate if both exist)")
     return parser
 
 
@@ -196,13 +207,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.model is None and (options.size or options.task):
         parser.error("--size and --task need --model")
     if options.model is None:
-        print(json.dumps([record(row, measure(row.network)) for row in ROWS], indent=2) if options.json else table(ROWS))
+        print(_tables(options.json))
         return
     try:
-        one = one_model(options.model, options.task, options.size)
+        print(_one(options))
     except ValueError as error:
         parser.error(str(error))
-    print(json.dumps(one, indent=2) if options.json else _describe(one))
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def bundle_latents(args: argparse.Namespace) -> None:
     posteriors = [vae.encode(chunk.float() / 127.5 - 1).latent_dist for chunk in data.images.split(32)]
     mean = torch.cat([p.mean for p in posteriors])
     std = torch.cat([p.std for p in posteriors])
-    tensors = {"mean": mean.half(), "std": std.half(), "labels": data.labels.to(torch.uint8)}
+    tensors = {"mean": mean.half().contiguous(), "std": std.half().contiguous(), "labels": data.labels.to(torch.uint8)}
     save_file(tensors, EMOJI_LATENTS)
     held_out = held_out_mask(len(mean))
     sampled = (mean + std * torch.randn(std.shape, generator=torch.Generator().manual_seed(0)))[held_out]

@@ -25,7 +25,7 @@ from iptv2_diffusion.data.emoji import load_emoji
 CHANNELS = (24, 48, 64, 80)  # 1.43 M parameters
 CROPS = ((0.0, 64, 32), (0.6, 128, 8))  # from this share of the steps on: pixels, batch
 MARGIN = 16  # white pixels around a picture, so that full-size crops move, too
-KL_WEIGHTS = ((0.0, 2e-3), (0.25, 2e-4))  # from this share of the steps on: times the mean over latent elements
+KL_WEIGHTS = ((0.0, 2e-3), (0.375, 2e-4))  # from this share of the steps on: times the mean over latent elements
 CHARBONNIER_EPS = 1e-2
 
 
@@ -150,7 +150,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-path", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--ema", type=float, default=0.998)
     parser.add_argument("--every", type=int, default=250, help="steps between checkpoints and held-out measurements")

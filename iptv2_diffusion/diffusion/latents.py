@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from iptv2_diffusion.diffusion.vae_files import SD_VAE, load_vae
 
@@ -28,8 +28,8 @@ def _truncated(images: Tensor) -> Tensor:
 
 
 QUANTISE: dict[str, Callable[[Tensor], Tensor]] = {
-    "round": _rounded,  # diffusers
-    "truncate": _truncated,  # ADM and DiT, whose FIDs are measured this way
+    "round": _rounded,  # diffusers: ties to even
+    "truncate": _truncated,  # ADM and DiT: ties up
 }
 
 
@@ -94,7 +94,11 @@ class LatentCodec:
         return images.float().clamp(-1, 1)
 
     def decode_uint8(self, latents: Tensor, quantise: str = "round") -> Tensor:
-        """(B, 3, H, W) uint8. "round" is what diffusers does; "truncate" ADM and DiT (other pixels, other FID)."""
+        """(B, 3, H, W) uint8. "round" is diffusers' arithmetic, "truncate" ADM's and DiT's.
+
+        Both give the nearest of the 256 levels, since floor(127.5 x + 128) = floor((x + 1) 255 / 2 + 1/2): they differ
+        at ties only, in a few of a million values.
+        """
         if quantise not in QUANTISE:
             raise ValueError(f"quantise must be one of {', '.join(QUANTISE)}, got {quantise!r}")
         return QUANTISE[quantise](self.decode(latents)).to(torch.uint8)
@@ -114,11 +118,11 @@ class LatentCodec:
         if not upcast:
             yield dtype
             return
-        self.vae.to(torch.float32)
+        nn.Module.to(self.vae, torch.float32)  # diffusers' own `to` warns of every change of dtype
         try:
             yield torch.float32
         finally:
-            self.vae.to(dtype)
+            nn.Module.to(self.vae, dtype)
 
 
 LatentCodec.__module__ = "iptv2_diffusion"

@@ -46,7 +46,7 @@ _SOLVER = {
 }
 
 SCHEDULERS: dict[str, SchedulerChoice] = {
-    # Only linspace visits the timesteps of ADM's and DiT's respacing.
+    # Only linspace visits the timesteps of ADM's and DiT's respacing (but for ties in rounding at odd step counts).
     "ddpm": SchedulerChoice(
         scheduler=DDPMScheduler,
         options={"clip_sample": False, "thresholding": False, "timestep_spacing": "linspace"},

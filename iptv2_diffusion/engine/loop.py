@@ -52,7 +52,8 @@ def fit(task: Task, config: TrainConfig, **info: Any) -> int:
     `info` (JSON) is kept in each checkpoint's `run.json`; its entry `model` (a mapping, normally the model's
     configuration) has to be the same on resuming.
     FileExistsError, FileNotFoundError and ValueError are raised before any work; FloatingPointError, by all processes
-    together and before the weights change, when the loss or its gradient is not finite.
+    together and before the weights change, when the loss or its gradient is not finite. With several processes the
+    process group stays open: a program ends it with `PartialState().destroy_process_group()` before it exits.
     """
     description = describe(config, info)
     source = starting_point(config, description)

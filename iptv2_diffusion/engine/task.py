@@ -15,7 +15,10 @@ class Task(Protocol):
     workers and processes, nor the micro-batch, nor interruptions, and can only keep that if the task does.
     """
 
-    model: nn.Module  # what is trained; has `save_pretrained(folder)` (a diffusers ModelMixin)
+    @property  # so that a task may declare a more specific type
+    def model(self) -> nn.Module:
+        """What is trained, always the same object; has `save_pretrained(folder)` (a diffusers ModelMixin)."""
+        ...
 
     def prepare(self, device: torch.device) -> None:
         """Moves frozen helpers (a VAE, say) to the device; the loop itself moves `model`."""

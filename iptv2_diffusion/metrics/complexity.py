@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-Rule = Callable[[nn.Module, torch.Size], int]  # (layer, shape of its first input) -> products
+Rule = Callable[..., int]  # (layer, shape of its first input) -> products
 
 
 def macs(module: nn.Module, *inputs: torch.Tensor) -> int:
@@ -21,28 +21,22 @@ def macs(module: nn.Module, *inputs: torch.Tensor) -> int:
     return counter.get_total_flops() // 2
 
 
-def products(module: nn.Module, rules: Mapping[type[nn.Module], Rule], *inputs: torch.Tensor) -> int:
-    """Sum over all layers that have a rule (for exactly their class), at the shapes they meet in one forward pass."""
+@contextmanager
+def products(module: nn.Module, rules: Mapping[type[nn.Module], Rule]) -> Iterator[list[int]]:
+    """Fills the list with one number for each call of a layer that has a rule, for exactly its class."""
     counts: list[int] = []
 
-    def count(layer: nn.Module, arguments: tuple[torch.Tensor, ...]) -> None:
+    def count(layer: nn.Module, arguments: tuple) -> None:
         counts.append(rules[type(layer)](layer, arguments[0].shape))
 
-    with torch.no_grad(), _before_forward([m for m in module.modules() if type(m) in rules], count):
-        module(*inputs)
-    return sum(counts)
+    handles = [layer.register_forward_pre_hook(count) for layer in module.modules() if type(layer) in rules]
+    try:
+        yield counts
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def parameters(module: nn.Module) -> int:
     """Numbers in all parameters; one that several layers share counts once."""
     return sum(p.numel() for p in module.parameters())
-
-
-@contextmanager
-def _before_forward(layers: list[nn.Module], hook: Callable[[nn.Module, tuple], None]) -> Iterator[None]:
-    handles = [layer.register_forward_pre_hook(hook) for layer in layers]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -76,7 +76,8 @@ def test_the_interval_decides_by_timestep(
 
 
 def test_combination_is_float32_in_a_half_precision_model(z: torch.Tensor) -> None:
-    model = GaussianDenoiser().to(torch.bfloat16)
+    model = GaussianDenoiser()
+    torch.nn.Module.to(model, torch.bfloat16)
     assert guided(model, LABELS, NULL, 3.0)(z.bfloat16(), T).dtype == torch.float32
 
 

@@ -79,7 +79,8 @@ def test_terms_equal_the_written_out_reference(prediction_type: str, scale: floa
     if scale == 0:
         output[:, :4] = objective.target(z, noise, t) + 0.1 * output[:, :4]
     terms = objective.terms(output, z, noise, t)
-    expected = [terms_reference(prediction_type, *row, step) for *row, step in zip(output, z, noise, TIMESTEPS, strict=True)]
+    rows = zip(output, z, noise, TIMESTEPS, strict=True)
+    expected = [terms_reference(prediction_type, o, x, n, step) for o, x, n, step in rows]
     simple, bound = torch.tensor(expected, dtype=torch.float64).unbind(1)
     assert terms.simple.dtype == terms.bound.dtype == torch.float32
     torch.testing.assert_close(terms.simple.double(), simple, rtol=1e-5, atol=1e-6)

@@ -1,8 +1,12 @@
 import math
+from typing import Any
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 from dummy import alpha_cumprod
 
 from iptv2_diffusion.diffusion.schedule import (
@@ -49,21 +53,34 @@ def adm_step(index: int, x: list[float], noise: list[float], variance: list[floa
     return stepped
 
 
-@pytest.mark.parametrize("index", [0, 1, 2, 7, 60, 125, 200, 248, 249])
-def test_a_ddpm_step_is_adms_with_learned_range(index: int) -> None:
-    scheduler = paper_scheduler()
+def step_error(scheduler: DDPMScheduler, index: int) -> float:
+    """Largest difference between a scheduler's step and ADM's, on random inputs and the same noise."""
     scheduler.set_timesteps(250)
     assert scheduler.timesteps.flip(0).tolist() == respaced_timesteps(250)
     x, noise, variance = torch.randn(3, 64, generator=torch.Generator().manual_seed(index)).unbind()
     draw = torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(7)).flatten()
     output = torch.cat([noise.view(1, 4, 4, 4), variance.view(1, 4, 4, 4)], dim=1)
-    t = scheduler.timesteps[249 - index]
-    step = scheduler.step(output, int(t), x.view(1, 4, 4, 4), generator=torch.Generator().manual_seed(7))
+    t = int(scheduler.timesteps[249 - index])
+    step: Any = scheduler.step(output, t, x.view(1, 4, 4, 4), generator=torch.Generator().manual_seed(7))
     expected = adm_step(index, x.tolist(), noise.tolist(), variance.tolist(), draw.tolist())
-    torch.testing.assert_close(step.prev_sample.flatten().double(), torch.tensor(expected).double(), rtol=0, atol=3e-6)
+    return (step.prev_sample.flatten().double() - torch.tensor(expected).double()).abs().max().item()
 
 
-@pytest.mark.parametrize("steps", [2, 10, 50, 100, 250, 999, 1000])
+@pytest.mark.parametrize("index", [60, 125, 200, 248, 249])
+def test_a_ddpm_step_is_adms_with_learned_range(index: int) -> None:
+    assert step_error(paper_scheduler(), index) <= 3e-6
+
+
+@pytest.mark.parametrize("index", [0, 1, 2, 7, 30, 60, 125, 200, 248, 249])
+def test_so_are_the_last_steps_but_for_rounding(index: int) -> None:
+    """Near t = 0 the scheduler's 1 - alpha_cumprod loses digits in float32; in float64 the formulas agree everywhere."""
+    assert step_error(paper_scheduler(), index) <= 5e-5
+    exact = paper_scheduler()
+    exact.alphas_cumprod = (1 - exact.betas.double()).cumprod(0)
+    assert step_error(exact, index) <= 3e-6
+
+
+@pytest.mark.parametrize("steps", [2, 10, 25, 50, 100, 250, 500, 1000])
 def test_ddpm_visits_adms_timesteps(steps: int) -> None:
     scheduler = make_scheduler("ddpm", paper_scheduler().config, learned_sigma=True)
     scheduler.set_timesteps(steps)
@@ -93,7 +110,10 @@ def test_noise_schedule_is_kept_and_traps_are_not(name: str, prediction_type: st
 def test_a_scheduler_can_be_made_from_any_others_config() -> None:
     euler = make_scheduler("euler", paper_scheduler().config, learned_sigma=True)
     back = make_scheduler("ddpm", euler.config, learned_sigma=True)
-    assert dict(back.config) == dict(paper_scheduler().config)
+    expected = paper_scheduler().config
+    assert {key: back.config[key] for key in expected if key[0] != "_"} == {
+        key: value for key, value in expected.items() if key[0] != "_"
+    }
 
 
 def test_fixed_variance_without_learned_sigma() -> None:
@@ -105,7 +125,7 @@ def test_fixed_variance_without_learned_sigma() -> None:
 @pytest.mark.parametrize("steps", [4, 20, 50])
 def test_ddim_is_diffusers_ddim_where_that_hits_its_timesteps(steps: int) -> None:
     """Both run from the same noise over the timesteps of "trailing", which fit the step 1000 // steps exactly."""
-    reference = DDIMScheduler(clip_sample=False, timestep_spacing="trailing")
+    reference: Any = DDIMScheduler(clip_sample=False, timestep_spacing="trailing")
     ours = make_scheduler("ddim", paper_scheduler().config, learned_sigma=False)
     reference.set_timesteps(steps)
     ours.set_timesteps(timesteps=reference.timesteps.tolist())
@@ -162,13 +182,13 @@ def test_default_steps() -> None:
 
 def test_only_ddpm_keeps_the_variance_whatever_the_config_says() -> None:
     config = paper_scheduler().config
-    unipc = UniPCMultistepScheduler.from_config(config)
+    unipc: Any = UniPCMultistepScheduler.from_config(config)
     assert unipc.config["variance_type"] == "learned_range"  # left over from the DDPM
     assert [keeps_learned_variance(s) for s in (paper_scheduler(), unipc)] == [True, False]
 
 
 def test_a_solver_that_would_cut_channels_is_replaced() -> None:
-    cutting = DPMSolverMultistepScheduler.from_config(paper_scheduler().config)
+    cutting: Any = DPMSolverMultistepScheduler.from_config(paper_scheduler().config)
     mended = without_channel_cut(cutting)
     assert (cutting.config["variance_type"], mended.config["variance_type"]) == ("learned_range", None)
     assert without_channel_cut(mended) is mended

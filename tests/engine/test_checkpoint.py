@@ -85,7 +85,7 @@ def test_old_checkpoints_are_removed(tmp_path):
 
 
 def test_an_occupied_folder_is_refused(run):
-    with pytest.raises(FileExistsError, match="already holds a run .*checkpoint-00000003"):
+    with pytest.raises(FileExistsError, match=r"already holds a run .*checkpoint-00000003"):
         fit(ToyTask(), toy_config(run))
     shutil.rmtree(run / "checkpoint-00000003")
     with pytest.raises(FileExistsError, match=r"already holds a run \(stats.jsonl\)"):
@@ -130,7 +130,7 @@ def test_a_finished_run_has_nothing_left_to_do(run):
     before = sorted(path.name for path in run.iterdir())
     assert resume(run, steps=3) == 3
     assert sorted(path.name for path in run.iterdir()) == before
-    with pytest.raises(ValueError, match="steps: expected at least the 3 of .*, got 2"):
+    with pytest.raises(ValueError, match=r"steps: expected at least the 3 of .*, got 2"):
         resume(run, steps=2)
 
 

@@ -106,7 +106,7 @@ def test_bf16_keeps_float32_weights(tmp_path):
         batch = torch.utils.data.default_collate([fresh.sample(p) for p in range(8)])
         expected = fresh.model(batch["x"]).float()
     target = torch.stack([batch["x"].sum(1), batch["x"].prod(1)], 1)
-    assert records(tmp_path / "bf16")[0]["loss"] == pytest.approx(float((expected - target).square().mean()), rel=1e-6)
+    assert records(tmp_path / "bf16")[0]["loss"] == pytest.approx((expected - target).square().mean().item(), rel=1e-6)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -122,7 +122,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(tmp_path, value):
 
 
 def test_a_broken_first_step_says_that_there_is_no_checkpoint(tmp_path):
-    with pytest.raises(FloatingPointError, match="step 1: .*there is no checkpoint yet"):
+    with pytest.raises(FloatingPointError, match=r"step 1: .*there is no checkpoint yet"):
         fit(ToyTask(breaks_at=0), toy_config(tmp_path))
 
 

@@ -14,7 +14,7 @@ def test_every_step_covers_its_positions_once(tmp_path, processes, micro_batch):
     seen = [list(micro_batches(config, rank, processes, start=3)) for rank in range(processes)]
     for step in (0, 1):  # the two left of five
         parts = [part for share in seen for part in share[step * count : (step + 1) * count]]
-        assert sorted(sum(parts, [])) == list(range((3 + step) * 8, (4 + step) * 8))
+        assert sorted(position for part in parts for position in part) == list(range((3 + step) * 8, (4 + step) * 8))
         assert all(len(part) <= (micro_batch or 8) for part in parts)
     assert all(len(share) == 2 * count for share in seen)
 

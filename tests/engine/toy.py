@@ -6,10 +6,12 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from PIL import Image
@@ -81,8 +83,9 @@ class ToyTask:
 
 def toy_config(output: Path, **changes: Any) -> TrainConfig:
     """Six small steps, everything on, a checkpoint every third."""
-    values = {"steps": 6, "batch_size": 8, "lr": 1e-2, "ema": 0.9, "workers": 0, "log_every": 1, "checkpoint_every": 3}
-    return TrainConfig(output=output, **(values | {"validate_every": 2, "preview_every": 4} | changes))
+    schedule = {"log_every": 1, "checkpoint_every": 3, "validate_every": 2, "preview_every": 4}
+    config = TrainConfig(output=output, steps=6, batch_size=8, lr=1e-2, ema=0.9, workers=0)
+    return replace(config, **(schedule | changes))
 
 
 def records(output: Path) -> list[dict[str, Any]]:
@@ -127,4 +130,7 @@ def main(runs: list[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))
+    try:
+        main(json.loads(sys.argv[1]))
+    finally:
+        PartialState().destroy_process_group()

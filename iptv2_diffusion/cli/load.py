@@ -1,0 +1,81 @@
+"""A pipeline from whatever --ckpt names: a saved pipeline, a training run, one of its checkpoints, or a hub id."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DDPMScheduler
+
+from iptv2_diffusion.cli.sources import EMOJI
+from iptv2_diffusion.diffusion.denoiser import IPTV2Transformer2DModel
+from iptv2_diffusion.diffusion.pipeline import IPTV2Pipeline
+from iptv2_diffusion.diffusion.task import CLASS_NAMES
+from iptv2_diffusion.diffusion.vae_files import HUB_ID, load_vae
+from iptv2_diffusion.engine import newest, read_run
+
+PIPELINE_INDEX = "model_index.json"
+
+
+def load_pipeline(ckpt: str | None, vae: str | None = None) -> IPTV2Pipeline:
+    """In fp32, on the CPU, fused. `vae` (hub id or folder) replaces the one that the checkpoint names.
+
+    FileNotFoundError or ValueError, of one line, where there is nothing usable.
+    """
+    source = EMOJI if ckpt is None else Path(ckpt).expanduser()
+    if (source / PIPELINE_INDEX).is_file():
+        pipeline = _saved(str(source), vae)
+    elif source.is_dir():
+        pipeline = _trained(_checkpoint(source), vae)
+    elif ckpt is not None and HUB_ID.fullmatch(ckpt) and not source.exists():
+        pipeline = _saved(ckpt, vae)
+    else:
+        raise FileNotFoundError(f"expected a training run, a checkpoint, a saved pipeline or a hub id, got {source}")
+    return pipeline.fuse()
+
+
+def _checkpoint(folder: Path) -> Path:
+    if (folder / "run.json").is_file():
+        return folder
+    checkpoint = newest(folder)
+    if checkpoint is None:
+        raise FileNotFoundError(f"{folder} holds neither {PIPELINE_INDEX} nor run.json nor a checkpoint-* folder")
+    return checkpoint
+
+
+def _saved(source: str, vae: str | None) -> IPTV2Pipeline:
+    replaced = {} if vae is None else {"vae": load_vae(vae)}
+    try:
+        return IPTV2Pipeline.from_pretrained(source, use_safetensors=True, **replaced)
+    except Exception as error:  # diffusers raises many kinds for a missing, truncated or foreign file
+        raise ValueError(f"cannot load a pipeline from {source}: {_first_line(error)}") from error
+
+
+def _trained(checkpoint: Path, vae: str | None) -> IPTV2Pipeline:
+    """The averaged weights of a training checkpoint, with its scheduler and class names."""
+    info = read_run(checkpoint)["info"]
+    try:
+        names = json.loads((checkpoint / CLASS_NAMES).read_text(encoding="utf-8"))
+        parts: dict[str, Any] = {
+            "transformer": IPTV2Transformer2DModel.from_pretrained(checkpoint / "model", use_safetensors=True),
+            "scheduler": DDPMScheduler.from_pretrained(checkpoint / "scheduler"),
+        }
+    except Exception as error:  # as above
+        raise ValueError(f"cannot load {checkpoint}: {_first_line(error)}") from error
+    return IPTV2Pipeline(vae=load_vae(vae or info["vae"]), id2label=dict(enumerate(names)), **parts)
+
+
+def choose_device(name: str | None) -> torch.device:
+    """The device of that name, or the best there is; ValueError for one that is not there."""
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"device {name!r} is not available here: {_first_line(error)}") from None
+    return device
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
