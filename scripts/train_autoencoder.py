@@ -134,7 +134,8 @@ def train(args: argparse.Namespace) -> None:
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
         optimizer.step()
         decay = min(args.ema, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(average.parameters()), list(vae.parameters()), 1 - decay)
+        with torch.no_grad():
+            torch._foreach_lerp_(list(average.parameters()), list(vae.parameters()), 1 - decay)
         if (step + 1) % args.every == 0 or step + 1 == args.steps:
             record = {"step": step + 1, "loss": round(loss.item(), 5), "held_out_psnr": round(psnr(average, held_out), 3)}
             bar.write(json.dumps(record))

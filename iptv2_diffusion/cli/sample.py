@@ -49,10 +49,14 @@ def main() -> None:
     run(_sample)
 
 
-def _sample() -> None:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_flags(parser, SampleConfig)
-    config = from_flags(SampleConfig, parser.parse_args())
+    return parser
+
+
+def _sample() -> None:
+    config = from_flags(SampleConfig, make_parser().parse_args())
     output = _output_folder(config.output)
     if config.ckpt is None:
         say("No --ckpt: the bundled emoji model draws.")

@@ -59,11 +59,15 @@ def main() -> None:
     run(_train)
 
 
-def _train() -> None:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_flags(parser.add_argument_group("model and data"), GenerationConfig)
     add_flags(parser.add_argument_group("training"), TrainConfig)
-    flags = parser.parse_args()
+    return parser
+
+
+def _train() -> None:
+    flags = make_parser().parse_args()
     bundled = getattr(flags, "data_path", None) is None
     defaults = EMOJI_RECIPE if bundled else {}
     generation = from_flags(GenerationConfig, flags, _fields_of(GenerationConfig, defaults))
@@ -83,6 +87,8 @@ def _fields_of(cls: type, values: dict[str, Any]) -> dict[str, Any]:
 def _fit(generation: GenerationConfig, config: TrainConfig) -> None:
     """Imports wait until the flags are known to be right, so that mistakes and --help answer at once."""
     preset(DENOISERS, generation.model)
+    from accelerate import PartialState
+
     from iptv2_diffusion.cli.sources import bundled_emoji, pictures
     from iptv2_diffusion.diffusion.task import GenerationTask
     from iptv2_diffusion.engine import fit
@@ -100,6 +106,7 @@ def _fit(generation: GenerationConfig, config: TrainConfig) -> None:
         seed=config.seed,
     )
     steps = fit(task, config, model=dict(model.config), generation=asdict(generation), vae=data.vae)
+    PartialState().destroy_process_group()
     say(f"{steps} steps done; sample with: python sample.py --ckpt {config.output}")
 
 

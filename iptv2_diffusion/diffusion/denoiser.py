@@ -23,7 +23,7 @@ class IPTV2Transformer2DModel(ModelMixin, ConfigMixin):
     """Class-conditional denoiser of (B, in_channels, H, W) latents.
 
     `sample_size` fixes windows and grids; other sizes, square or not, run too, in multiples of `size_multiple`.
-    `window=None` means half of `sample_size`: 2x2 windows and a displaced one on every level. The null label, for
+    `window=None` means half of `sample_size` (the power of two below it): 2x2 windows and a displaced one on every level. The null label, for
     "no class", is `num_classes`. With `out_channels == 2 * in_channels` the second half is the learned variance.
     """
 
@@ -63,7 +63,7 @@ class IPTV2Transformer2DModel(ModelMixin, ConfigMixin):
             layers=layers,
             refinement=refinement,
             heads=heads,
-            window=sample_size // 2 if window is None else window,
+            window=_half(sample_size) if window is None else window,
             grid=grid,
             size=sample_size,
             cond_dim=cond_dim,
@@ -131,6 +131,11 @@ class IPTV2Transformer2DModel(ModelMixin, ConfigMixin):
         reparam.unfuse(self)
         self.register_to_config(fused=False)
         return self
+
+
+def _half(size: int) -> int:
+    """The largest power of two that is no more than half of it."""
+    return 1 << max(1, (size // 2).bit_length() - 1)
 
 
 def create_denoiser(name: str = "IPTV2-S", **overrides: Any) -> IPTV2Transformer2DModel:

@@ -13,10 +13,10 @@ from iptv2_diffusion.backbone.u_shape import UShape
 from iptv2_diffusion.layers.attention import FCSA, GGSA, MDTA
 
 TINY: dict[str, Any] = {"width": 4, "layers": (2, 2), "heads": (1, 2), "window": 8, "grid": 4}
-EXACT = {"rtol": 1e-10, "atol": 1e-10}
+EXACT: dict[str, Any] = {"rtol": 1e-10, "atol": 1e-10}
 
 
-def make(**fields: Any) -> UShape:
+def make(**fields: Any) -> Any:  # pyright cannot know the attributes of a module
     return UShape(BackboneConfig(**(TINY | fields)))
 
 
@@ -33,8 +33,8 @@ def maps(channels: int, height: int, width: int, batch: int = 2) -> torch.Tensor
     return torch.randn(batch, channels, height, width, generator=generator, dtype=torch.float64)
 
 
-def kinds(layers: nn.ModuleList) -> list[type[nn.Module]]:
-    return [type(layer.attention.body) for layer in layers]  # pyright: ignore[reportAttributeAccessIssue]
+def kinds(layers: Any) -> list[type[nn.Module]]:
+    return [type(layer.attention.body) for layer in layers]
 
 
 @torch.no_grad()
@@ -58,12 +58,12 @@ def test_wiring() -> None:
         return F.pixel_shuffle(F.conv2d(features, weight, padding=1), 2)
 
     (reduce,) = net.reduces.parameters()
-    top = run(net.encoder[0], x)  # pyright: ignore[reportArgumentType]
-    middle = run(net.encoder[1], shrunk(0, top))  # pyright: ignore[reportArgumentType]
+    top = run(net.encoder[0], x)
+    middle = run(net.encoder[1], shrunk(0, top))
     out = run(net.bottom, shrunk(1, middle))
     out = F.conv2d(torch.cat([grown(1, out), middle], 1), reduce)
-    out = run(net.decoder[1], out)  # pyright: ignore[reportArgumentType]
-    out = run(net.decoder[0], torch.cat([grown(0, out), top], 1))  # pyright: ignore[reportArgumentType]
+    out = run(net.decoder[1], out)
+    out = run(net.decoder[0], torch.cat([grown(0, out), top], 1))
     torch.testing.assert_close(net(x), run(net.refinement, out), **EXACT)
 
 
@@ -73,7 +73,7 @@ def test_widths_heads_windows_and_grids_by_level() -> None:
     expected = [(8, 1, 32), (16, 2, 16), (32, 4, 8), (64, 8, 4), (16, 1, 32), (16, 2, 16), (32, 4, 8), (16, 1, 32)]
     found = []
     for layers in places:
-        fcsa, ggsa = (layer.attention.body for layer in layers)  # pyright: ignore[reportGeneralTypeIssues]
+        fcsa, ggsa = (layer.attention.body for layer in layers)
         assert ggsa.grid == 16
         assert ggsa.heads == fcsa.heads
         found.append((fcsa.project.in_channels, fcsa.heads, fcsa.window))
@@ -93,14 +93,14 @@ def test_widths_heads_windows_and_grids_by_level() -> None:
 def test_attentions_alternate_within_every_level(attention: tuple[str, ...], expected: list[type]) -> None:
     net = make(layers=(3, 3), refinement=3, attention=attention)
     for layers in [*net.encoder, net.bottom, *net.decoder, net.refinement]:
-        assert kinds(layers) == expected  # pyright: ignore[reportArgumentType]
+        assert kinds(layers) == expected
 
 
 @torch.no_grad()
 def test_parallel_merges_both_sides_by_a_pointwise_convolution() -> None:
     net = make(parallel=True, layers=(4, 2), refinement=2).double()
     randomise(net)
-    assert [len(layers) for layers in (net.encoder[0], net.bottom, net.refinement)] == [2, 1, 1]  # pyright: ignore[reportArgumentType]
+    assert [len(layers) for layers in (net.encoder[0], net.bottom, net.refinement)] == [2, 1, 1]
     pair, x = net.bottom[0], maps(8, 4, 6)
     assert isinstance(pair, ParallelLayers)
     assert kinds(pair.sides) == [FCSA, GGSA]
@@ -111,7 +111,7 @@ def test_parallel_merges_both_sides_by_a_pointwise_convolution() -> None:
 @torch.no_grad()
 def test_a_layer_is_attention_then_feed_forward() -> None:
     """x + attention(LN(x)), then x + ffn(LN(x)) (Eq. 1)."""
-    layer = TransformerLayer(BackboneConfig(**TINY, norm="centred"), 0, 4, "fcsa").double()
+    layer: Any = TransformerLayer(BackboneConfig(**TINY, norm="centred"), 0, 4, "fcsa").double()
     randomise(layer)
     x = maps(4, 8, 8)
     attention, feed_forward = layer.attention, layer.feed_forward
@@ -170,7 +170,7 @@ def test_a_gradient_reaches_every_parameter(variant: str, size: tuple[int, int])
 def test_conditioned_layers_are_the_identity_at_initialisation(size: tuple[int, int]) -> None:
     """Bitwise, so that only stem, resampling and head act on the first step."""
     net = make(cond_dim=6)
-    layers = [layer for layer in net.modules() if isinstance(layer, TransformerLayer)]
+    layers: list[Any] = [layer for layer in net.modules() if isinstance(layer, TransformerLayer)]
     assert len(layers) == 6
     for layer in layers:
         width = layer.attention.modulation.out_features // 3
@@ -203,9 +203,9 @@ def test_other_sizes_are_refused_with_the_multiple(size: tuple[int, int]) -> Non
 
 def test_a_condition_is_given_exactly_where_there_is_one() -> None:
     x = maps(4, 4, 4).float()
-    with pytest.raises(ValueError, match="cond_dim is 6.*missing"):
+    with pytest.raises(ValueError, match=r"cond_dim is 6.*missing"):
         make(cond_dim=6)(x)
-    with pytest.raises(ValueError, match="cond_dim is None.*given"):
+    with pytest.raises(ValueError, match=r"cond_dim is None.*given"):
         make()(x, torch.zeros(2, 6))
 
 

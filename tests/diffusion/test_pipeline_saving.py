@@ -39,7 +39,9 @@ def test_round_trip_in_this_process_and_a_fresh_one(
     assert (loaded.id2label, type(loaded.scheduler)) == (ID2LABEL, type(pipe.scheduler))
     loaded.set_progress_bar_config(disable=True)
     again = loaded(["felis", 4], generator=seeded(1, 2), num_inference_steps=3, output_type="pt").images
-    assert torch.equal(again, expected)
+    torch.testing.assert_close(again, expected, rtol=0, atol=1e-5)  # kernels round by the alignment of the weights
+    for name, weight in loaded.transformer.state_dict().items():
+        assert torch.equal(weight, pipe.transformer.state_dict()[name]), name
     output = tmp_path / "images.pt"
     command = [sys.executable, "-c", FRESH_PROCESS, str(tmp_path / "saved"), str(output)]
     subprocess.run(command, check=True, capture_output=True, cwd=Path(__file__).parents[2])

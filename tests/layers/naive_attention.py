@@ -6,6 +6,7 @@ real pixels are gathered, or padded keys masked by their position: nothing relie
 
 from collections.abc import Iterator
 from itertools import product
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,10 +22,9 @@ def randomise(module: torch.nn.Module, seed: int = 0, scale: float = 0.6) -> Non
         parameter.data.copy_(values)
 
 
-def channel_attention(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, weight: torch.Tensor, temperature: torch.Tensor
-) -> torch.Tensor:
+def channel_attention(qkv: list[torch.Tensor], weight: torch.Tensor, temperature: torch.Tensor) -> torch.Tensor:
     """One head of one window, (d, n) each, weight (n,): every channel attends to every channel (Eq. 2)."""
+    q, k, v = qkv
     out = torch.zeros_like(v)
     for a in range(len(q)):
         query = q[a] * weight
@@ -44,7 +44,7 @@ def windows(corners: list[tuple[int, int]], side: int, real: tuple[int, int], pa
         yield (i[:, None], j), (y[:, None], x)
 
 
-def window_branch(qkv: torch.Tensor, out: torch.Tensor, branch: torch.nn.Module, corners: list, padded: tuple) -> None:
+def window_branch(qkv: torch.Tensor, out: torch.Tensor, branch: Any, corners: list, padded: tuple) -> None:
     """Channel attention inside each window, written into `out`."""
     q, k, v = qkv.chunk(3)
     depth = len(q) // branch.heads
@@ -53,7 +53,7 @@ def window_branch(qkv: torch.Tensor, out: torch.Tensor, branch: torch.nn.Module,
             channels = slice(head * depth, (head + 1) * depth)
             tokens = [part[channels][:, y, x].flatten(1) for part in (q, k, v)]
             weight = branch.token_weight[head, i, j].flatten()
-            attended = channel_attention(*tokens, weight, branch.temperature[head, 0, 0])
+            attended = channel_attention(tokens, weight, branch.temperature[head, 0, 0])
             for channel, values in zip(range(channels.start, channels.stop), attended, strict=True):
                 out[channel, y, x] = values.view(len(y), x.shape[-1])
 
@@ -119,7 +119,7 @@ def mdta(module: MDTA, image: torch.Tensor) -> torch.Tensor:
     q, k, v = (part.flatten(1) for part in qkv.chunk(3))
     depth, ones = len(q) // module.heads, torch.ones_like(q[0])
     heads = [
-        channel_attention(*(part[h * depth : (h + 1) * depth] for part in (q, k, v)), ones, module.temperature[h, 0, 0])
+        channel_attention([part[h * depth : (h + 1) * depth] for part in (q, k, v)], ones, module.temperature[h, 0, 0])
         for h in range(module.heads)
     ]
     return F.conv2d(torch.cat(heads).view(1, *image.shape), module.project.weight)[0]

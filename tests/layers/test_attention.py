@@ -1,5 +1,7 @@
 """FCSA, GGSA and MDTA against loops, in float64."""
 
+from typing import Any
+
 import naive_attention as naive
 import pytest
 import torch
@@ -10,7 +12,7 @@ from iptv2_diffusion.layers.attention import FCSA, GGSA, MDTA
 from iptv2_diffusion.layers.conv import INITS
 
 INIT = INITS["torch"]
-EXACT = {"rtol": 1e-10, "atol": 1e-10}
+EXACT: dict[str, Any] = {"rtol": 1e-10, "atol": 1e-10}
 # Multiples of 4, exactly one window or grid, odd, smaller than one window or grid, thin: one side within one window.
 SIZES = [(8, 8), (12, 8), (4, 4), (5, 7), (13, 10), (3, 2), (1, 1), (4, 9), (9, 3), (6, 10)]
 
@@ -20,11 +22,10 @@ def maps(channels: int, height: int, width: int, batch: int = 2) -> torch.Tensor
     return torch.randn(batch, channels, height, width, dtype=torch.float64, generator=generator)
 
 
-def randomised(module: nn.Module) -> nn.Module:
+def randomised(module: nn.Module) -> Any:  # pyright cannot know the attributes of a module
     module = module.double()
     naive.randomise(module)
     return module
-
 
 
 @torch.no_grad()
@@ -99,7 +100,7 @@ def test_fcsa_parameters_and_their_initial_values() -> None:
 def test_one_window_over_the_map_is_attention_over_all_pixels(bottom: bool) -> None:
     """At initialisation w_t is 1 and the merge weights sum to 1: FCSA is then MDTA."""
     everywhere = randomised(MDTA(4, 2, init=INIT))
-    window = FCSA(4, 2, 8, init=INIT, bottom=bottom).double()
+    window: Any = FCSA(4, 2, 8, init=INIT, bottom=bottom).double()
     window.load_state_dict({k: v for k, v in everywhere.state_dict().items() if k != "temperature"}, strict=False)
     window.top.temperature.copy_(everywhere.temperature)
     x = maps(4, 8, 7)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from iptv2_diffusion.layers.conv import INITS
 from iptv2_diffusion.layers.feed_forward import FFN, GDFN, LeFFN, RepLeFFN
 
 INIT = INITS["torch"]
-EXACT = {"rtol": 1e-10, "atol": 1e-10}
+EXACT: dict[str, Any] = {"rtol": 1e-10, "atol": 1e-10}
 WIDTH = 4
 Weights = list[torch.Tensor]
 
@@ -100,4 +101,6 @@ def test_gradients(kind: str) -> None:
 
     x = torch.randn(1, 2, 2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
     # fast_mode: along random directions, or the 5x5 kernels would take seconds.
-    assert torch.autograd.gradcheck(run, (x, *(p.detach().requires_grad_() for p in module.parameters())), fast_mode=True)
+    assert torch.autograd.gradcheck(
+        run, (x, *(p.detach().requires_grad_() for p in module.parameters())), fast_mode=True
+    )

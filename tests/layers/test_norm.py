@@ -1,9 +1,11 @@
+from typing import Any
+
 import pytest
 import torch
 
 from iptv2_diffusion.layers.norm import NORMS, BareNorm, BiasFreeNorm, CentredNorm
 
-EXACT = {"rtol": 1e-10, "atol": 1e-10}
+EXACT: dict[str, Any] = {"rtol": 1e-10, "atol": 1e-10}
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -12,9 +14,8 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def statistics(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and biased variance over the channels of each pixel."""
-    mean = sum(x.unbind(1)) / x.shape[1]
-    variance = sum((channel - mean) ** 2 for channel in x.unbind(1)) / x.shape[1]
-    return mean[:, None], variance[:, None]
+    mean = x.sum(1, keepdim=True) / x.shape[1]
+    return mean, ((x - mean) ** 2).sum(1, keepdim=True) / x.shape[1]
 
 
 @pytest.fixture

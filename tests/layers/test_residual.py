@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from naive_attention import randomise
@@ -6,7 +8,7 @@ from torch import nn
 from iptv2_diffusion.layers.norm import EPS
 from iptv2_diffusion.layers.residual import AdaLNZeroResidual, PlainResidual, make_residual
 
-EXACT = {"rtol": 1e-10, "atol": 1e-10}
+EXACT: dict[str, Any] = {"rtol": 1e-10, "atol": 1e-10}
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -24,7 +26,7 @@ def normalised(x: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def test_plain_is_x_plus_body_of_norm() -> None:
-    residual = PlainResidual(4, body(), "centred").double()
+    residual: Any = PlainResidual(4, body(), "centred").double()
     randomise(residual)
     x = random(2, 4, 3, 5)
     normed = normalised(x) * residual.norm.weight[:, None, None] + residual.norm.bias[:, None, None]
@@ -54,7 +56,7 @@ def test_conditioned_is_bitwise_the_identity_at_initialisation() -> None:
 @torch.no_grad()
 def test_plain_equals_conditioned_under_the_affine_map() -> None:
     """shift = bias, scale = weight - 1, gate = 1."""
-    plain = PlainResidual(4, body(), "centred").double()
+    plain: Any = PlainResidual(4, body(), "centred").double()
     randomise(plain)
     conditioned = AdaLNZeroResidual(4, plain.body, 6).double()
     weight, bias = plain.norm.weight, plain.norm.bias

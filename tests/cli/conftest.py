@@ -1,0 +1,55 @@
+"""Command lines run in this process: `command("sample", "--steps", "1")`."""
+
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from diffusers import AutoencoderKL
+from PIL import Image
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    def call(name: str, *flags: object) -> None:
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, flags)])
+        import_module(f"iptv2_diffusion.cli.{name}").main()
+
+    return call
+
+
+@pytest.fixture
+def refused(command: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """The one line that a refused command ends with."""
+
+    def call(name: str, *flags: object) -> str:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            command(name, *flags)
+        assert stop.value.code == 2
+        lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+        assert len(lines) == 1
+        return lines[0]
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def small_vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random autoencoder of factor 8, with four latent channels."""
+    folder = tmp_path_factory.mktemp("vae")
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
+    AutoencoderKL(**blocks, block_out_channels=(8,) * 4, latent_channels=4, norm_num_groups=4).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def picture_folder(tmp_path: Path, emoji_folder: Path) -> Path:
+    """The packaged emoji, sorted into two classes."""
+    for index, path in enumerate(sorted((emoji_folder / "images").iterdir())):
+        target = tmp_path / "pictures" / ("even", "odd")[index % 2] / f"{path.stem}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with Image.open(path) as picture:
+            picture.resize((40, 36)).save(target)
+    return tmp_path / "pictures"

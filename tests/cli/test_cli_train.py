@@ -1,0 +1,107 @@
+"""`train.py` on the bundled latents and on a folder of pictures."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = ("--model", "IPTV2-Ti-16", "--batch-size", 4, "--validate-every", "none", "--preview-every", "none")
+PICTURES = ("--model", "IPTV2-Ti", "--image-size", 64, "--batch-size", 4, "--workers", 0, "--seed", 3)
+
+
+def weights(output: Path, step: int) -> dict[str, dict]:
+    folder = output / f"checkpoint-{step:08d}"
+    return {str(p.relative_to(folder)): load_file(p) for p in sorted(folder.rglob("*.safetensors"))}
+
+
+def assert_equal_weights(one: dict[str, dict], other: dict[str, dict]) -> None:
+    assert one.keys() == other.keys()
+    assert len(one) == 2
+    for name, tensors in one.items():
+        for key, tensor in tensors.items():
+            assert tensor.equal(other[name][key]), (name, key)
+
+
+def test_without_data_it_says_so_trains_on_the_bundled_set_and_can_be_sampled(command, tmp_path, capsys):
+    looks = ("--preview-every", 2, "--validate-every", 2)
+    command("train", "--model", "IPTV2-Ti-16", "--batch-size", 4, "--steps", 2, *looks, "--output", tmp_path / "run")
+    assert "bundled emoji" in capsys.readouterr().out.splitlines()[0]
+    records = [json.loads(line) for line in (tmp_path / "run" / "stats.jsonl").read_text().splitlines()]
+    held_out = [record["validation/held_out_loss"] for record in records if "validation/held_out_loss" in record]
+    # The untrained network predicts nothing, and a velocity has unit variance.
+    assert held_out == [pytest.approx(1.0, abs=0.1)]
+    assert (tmp_path / "run" / "previews" / "step-00000002.png").is_file()
+    command("sample", "--ckpt", tmp_path / "run", "--steps", 2, "--num-samples", 1, "--output", tmp_path / "drawn")
+    assert (tmp_path / "drawn" / "000000.png").is_file()
+
+
+def test_resume_equals_an_uninterrupted_run_bit_for_bit(command, tmp_path):
+    # The learning rate follows --steps, so the first half stops early by checkpoint, not by a shorter schedule.
+    constant = ("--schedule", "constant", "--lr-final", "none")
+    command("train", *TINY, *constant, "--steps", 4, "--output", tmp_path / "constant")
+    command("train", *TINY, *constant, "--steps", 2, "--output", tmp_path / "halves")
+    command("train", *TINY, *constant, "--steps", 4, "--output", tmp_path / "halves", "--resume")
+    assert_equal_weights(weights(tmp_path / "constant", 4), weights(tmp_path / "halves", 4))
+
+
+def test_trains_on_a_folder_of_pictures(command, tmp_path, small_vae, picture_folder):
+    flags = (*PICTURES, "--vae", small_vae, "--data-path", picture_folder, "--steps", 2, "--log-every", 1)
+    command("train", *flags, "--output", tmp_path / "run")
+    records = [json.loads(line) for line in (tmp_path / "run" / "stats.jsonl").read_text().splitlines()]
+    assert records[0]["simple"] == pytest.approx(1.0, abs=0.3)  # predicts 0 for unit noise
+    run = json.loads((tmp_path / "run" / "checkpoint-00000002" / "run.json").read_text())
+    assert run["info"]["generation"]["prediction"] == "epsilon"
+    assert run["config"]["ema"] == 0.9999
+    names = json.loads((tmp_path / "run" / "checkpoint-00000002" / "class_names.json").read_text())
+    assert names == ["even", "odd"]
+    scheduler = json.loads((tmp_path / "run/checkpoint-00000002/scheduler/scheduler_config.json").read_text())
+    assert scheduler["variance_type"] == "learned_range"
+    command("sample", "--ckpt", tmp_path / "run", "--steps", 2, "--classes", "odd", "--output", tmp_path / "drawn")
+
+
+def test_refuses_bad_input_in_one_line(refused: Callable[..., str], tmp_path, small_vae, picture_folder):
+    common = ("--output", tmp_path / "run", "--vae", small_vae, "--workers", 0)
+    assert "IPTV2-Ti-16" in refused("train", "--model", "DiT-S/2")
+    assert "no folder" in refused("train", *common, "--data-path", tmp_path / "missing")
+    assert "multiples of 8" in refused("train", *common, "--data-path", picture_folder, "--image-size", 36)
+    assert "--data-path" in refused("train", "--image-size", 64, "--output", tmp_path / "run")
+    assert "hf download" in refused("train", "--data-path", picture_folder, "--vae", "no-such-owner/no-such-vae")
+    damaged = picture_folder / "even" / "zz.png"
+    damaged.write_bytes(b"not a picture")
+    flags = (*PICTURES, *common, "--data-path", picture_folder, "--batch-size", 12, "--steps", 2)
+    assert str(damaged) in refused("train", *flags)
+
+
+def test_refuses_a_folder_that_holds_a_run(command, refused: Callable[..., str], tmp_path):
+    command("train", *TINY, "--steps", 1, "--output", tmp_path / "run")
+    assert "already holds a run" in refused("train", *TINY, "--steps", 2, "--output", tmp_path / "run")
+    changed = ("--resume", "--lr", 1, "--output", tmp_path / "run")
+    assert "another configuration: lr" in refused("train", *TINY, "--steps", 1, *changed)
+
+
+def launch(*flags: object, processes: int) -> None:
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes, "train.py"]
+    settings = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([str(w) for w in (*words, *flags)], cwd=ROOT, env=settings, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.slow
+def test_two_processes_resume_bit_for_bit_and_see_the_data_of_one(tmp_path, command):
+    constant = (*TINY, "--schedule", "constant", "--lr-final", "none", "--log-every", 1)
+    launch(*constant, "--steps", 4, "--output", tmp_path / "whole", processes=2)
+    launch(*constant, "--steps", 2, "--output", tmp_path / "halves", processes=2)
+    launch(*constant, "--steps", 4, "--output", tmp_path / "halves", "--resume", processes=2)
+    assert_equal_weights(weights(tmp_path / "whole", 4), weights(tmp_path / "halves", 4))
+    command("train", *constant, "--steps", 4, "--output", tmp_path / "one")
+    losses = [
+        [json.loads(line)["loss"] for line in (tmp_path / name / "stats.jsonl").read_text().splitlines()]
+        for name in ("whole", "one")
+    ]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)

@@ -1,0 +1,82 @@
+"""Gradient checkpointing, torch.compile and torch.export of the latent denoiser give the numbers of eager mode."""
+
+from typing import Any
+
+import pytest
+import torch
+from tiny_denoiser import CLOSE, inputs, make, run
+
+from iptv2_diffusion.backbone.block import TransformerLayer
+
+
+def test_gradient_checkpointing_changes_nothing() -> None:
+    model, args = make().train(), inputs(10, 12)
+    results = []
+    for switch in (model.disable_gradient_checkpointing, model.enable_gradient_checkpointing):
+        switch()
+        model.zero_grad()
+        out = run(model, *args)
+        out.square().sum().backward()
+        results.append({"out": out.detach()} | {name: p.grad for name, p in model.named_parameters()})
+    assert model.is_gradient_checkpointing
+    assert all(value is not None for value in results[0].values())
+    torch.testing.assert_close(results[1], results[0], **CLOSE)
+
+
+def test_gradient_checkpointing_recomputes_every_layer() -> None:
+    model = make(refinement=1).train()
+    calls = []
+    layers = [module for module in model.modules() if isinstance(module, TransformerLayer)]
+    for index, layer in enumerate(layers):
+        layer.register_forward_pre_hook(lambda *_, index=index: calls.append(index))
+    model.enable_gradient_checkpointing()
+    run(model, *inputs()).sum().backward()
+    assert sorted(calls) == sorted(2 * list(range(7)))
+
+
+SHALLOW: dict[str, Any] = {"layers": (1, 2)}  # still both attentions, and two levels: tracing takes seconds a layer
+
+
+def compiled_equals_eager(backend: str, size: tuple[int, int], **fields: Any) -> None:
+    torch.compiler.reset()
+    model, args = make(**(SHALLOW | fields)), inputs(*size)
+    compiled = torch.compile(model, fullgraph=True, backend=backend)
+    results = []
+    for form in (model, compiled):
+        model.zero_grad()
+        out = run(form, *args)
+        out.square().sum().backward()
+        results.append({"out": out.detach()} | {name: p.grad for name, p in model.named_parameters()})
+    torch.testing.assert_close(results[1], results[0], **CLOSE)
+
+
+def test_compiles_as_one_graph() -> None:
+    compiled_equals_eager("aot_eager", (10, 12))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "fields", [{}, {"fused": True}, {"parallel": True, "layers": (2, 2), "shift": "cyclic"}], ids=str
+)
+def test_compiles_with_inductor(fields: dict[str, Any]) -> None:
+    compiled_equals_eager("inductor", (16, 16), **fields)
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_layers_compile_one_by_one() -> None:
+    """diffusers' compile_repeated_blocks."""
+    torch.compiler.reset()
+    model, args = make(), inputs()
+    expected = run(model, *args)
+    model.compile_repeated_blocks(fullgraph=True, backend="eager")
+    torch.testing.assert_close(run(model, *args), expected, **CLOSE)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("fused", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_exports(fused: bool) -> None:
+    model, (x, t, labels) = make(**(SHALLOW | {"fused": fused})), inputs(10, 12)
+    program = torch.export.export(model, (x, t, labels), {"return_dict": False})
+    (out,) = program.module()(x, t, labels, return_dict=False)
+    torch.testing.assert_close(out, run(model, x, t, labels), **CLOSE)
