@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from diffusers import ConfigMixin, DiffusionPipeline, ModelMixin, SchedulerMixin
-
     from iptv2_diffusion.diffusion.denoiser import IPTV2Transformer2DModel, create_denoiser
     from iptv2_diffusion.diffusion.latents import LatentCodec
     from iptv2_diffusion.diffusion.pipeline import IPTV2Pipeline

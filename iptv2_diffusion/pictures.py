@@ -9,7 +9,9 @@ FONT_SIZE = 11  # pixels
 LINE = FONT_SIZE + 5
 
 
-def grid(pictures: Sequence[Image.Image], captions: Sequence[str] | None = None, columns: int | None = None) -> Image.Image:
+def grid(
+    pictures: Sequence[Image.Image], captions: Sequence[str] | None = None, columns: int | None = None
+) -> Image.Image:
     """Pictures of one size, row by row on white, each over its caption; about as many rows as columns by default."""
     if not pictures:
         raise ValueError("expected at least one picture for a grid")

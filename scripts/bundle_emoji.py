@@ -14,24 +14,16 @@ import tempfile
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from safetensors.torch import save_file
+from train_autoencoder import moments, psnr
 
 from iptv2_diffusion import IPTV2Pipeline, IPTV2Transformer2DModel
 from iptv2_diffusion.cli.sources import EMOJI, EMOJI_LATENTS
 from iptv2_diffusion.data.emoji import CATEGORIES, held_out_mask, load_emoji
 from iptv2_diffusion.diffusion.schedule import make_scheduler
 from iptv2_diffusion.engine import newest
-
-
-def psnr(vae: AutoencoderKL, images: torch.Tensor) -> float:
-    """Mean over pictures, in dB, of the decoded posterior mean rounded to 8 bits."""
-    values = []
-    for chunk in images.split(32):
-        decoded = vae.decode(vae.encode(chunk.float() / 127.5 - 1).latent_dist.mean).sample
-        pixels = ((decoded + 1) * 127.5).round().clamp(0, 255)
-        values.append(10 * torch.log10(255**2 / (pixels - chunk.float()).square().flatten(1).mean(1)))
-    return torch.cat(values).mean().item()
 
 
 def replace_folder(source: Path, target: Path, replace: bool) -> None:
@@ -50,9 +42,7 @@ def bundle_latents(args: argparse.Namespace) -> None:
         exact.half().save_pretrained(Path(scratch) / "vae")
         replace_folder(Path(scratch) / "vae", EMOJI / "vae", args.replace)
     vae = AutoencoderKL.from_pretrained(EMOJI / "vae").float().eval()
-    posteriors = [vae.encode(chunk.float() / 127.5 - 1).latent_dist for chunk in data.images.split(32)]
-    mean = torch.cat([p.mean for p in posteriors])
-    std = torch.cat([p.std for p in posteriors])
+    mean, std = moments(vae, data.images)
     tensors = {"mean": mean.half().contiguous(), "std": std.half().contiguous(), "labels": data.labels.to(torch.uint8)}
     save_file(tensors, EMOJI_LATENTS)
     held_out = held_out_mask(len(mean))
@@ -68,10 +58,8 @@ def bundle_denoiser(args: argparse.Namespace) -> None:
     folder = newest(args.checkpoint)
     if folder is None:
         raise SystemExit(f"no checkpoint in {args.checkpoint}")
-    from diffusers import DDPMScheduler
-
     model = IPTV2Transformer2DModel.from_pretrained(folder / "model").fuse()
-    trained = DDPMScheduler.load_config(folder / "scheduler")
+    trained = DDPMScheduler.from_pretrained(folder / "scheduler").config
     pipeline = IPTV2Pipeline(
         transformer=model.half(),
         vae=AutoencoderKL.from_pretrained(EMOJI / "vae").half(),

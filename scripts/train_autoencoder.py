@@ -14,10 +14,11 @@ import json
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from tqdm import tqdm
 
 from iptv2_diffusion.data.emoji import load_emoji
@@ -29,25 +30,28 @@ KL_WEIGHTS = ((0.0, 2e-3), (0.375, 2e-4))  # from this share of the steps on: ti
 CHARBONNIER_EPS = 1e-2
 
 
-def build() -> AutoencoderKL:
-    return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=CHANNELS,
-        latent_channels=4,
-        norm_num_groups=8,
-        mid_block_add_attention=False,
-        sample_size=128,
-        scaling_factor=1.0,
-        force_upcast=False,
-    ).to(memory_format=torch.channels_last)
+def build() -> Any:
+    settings: dict[str, Any] = {
+        "down_block_types": ("DownEncoderBlock2D",) * 4,
+        "up_block_types": ("UpDecoderBlock2D",) * 4,
+        "block_out_channels": CHANNELS,
+        "latent_channels": 4,
+        "norm_num_groups": 8,
+        "mid_block_add_attention": False,
+        "sample_size": 128,
+        "scaling_factor": 1.0,
+        "force_upcast": False,
+    }
+    return AutoencoderKL(**settings).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
 def crops(images: torch.Tensor, size: int, batch: int, generator: torch.Generator) -> torch.Tensor:
     """(batch, 3, size, size) in [-1, 1]: random crops, half of them mirrored."""
     picks = torch.randint(len(images), (batch,), generator=generator)
     corners = torch.randint(images.shape[-1] - size + 1, (batch, 2), generator=generator).tolist()
-    cut = torch.stack([images[i, :, y : y + size, x : x + size] for i, (y, x) in zip(picks.tolist(), corners, strict=True)])
+    cut = torch.stack(
+        [images[i, :, y : y + size, x : x + size] for i, (y, x) in zip(picks.tolist(), corners, strict=True)]
+    )
     mirrored = torch.rand(batch, generator=generator) < 0.5
     cut = torch.where(mirrored[:, None, None, None], cut.flip(-1), cut)
     return (cut.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
@@ -58,7 +62,7 @@ def stage(table: tuple[tuple, ...], progress: float) -> tuple:
     return next(row[1:] for row in reversed(table) if progress >= row[0])
 
 
-def loss_of(vae: AutoencoderKL, x: torch.Tensor, kl_weight: float, generator: torch.Generator) -> torch.Tensor:
+def loss_of(vae: Any, x: torch.Tensor, kl_weight: float, generator: torch.Generator) -> torch.Tensor:
     posterior = vae.encode(x).latent_dist
     error = vae.decode(posterior.sample(generator)).sample - x
     distance = (error.square() + CHARBONNIER_EPS**2).sqrt().mean()
@@ -67,14 +71,14 @@ def loss_of(vae: AutoencoderKL, x: torch.Tensor, kl_weight: float, generator: to
 
 
 @torch.no_grad()
-def moments(vae: AutoencoderKL, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def moments(vae: Any, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Posterior mean and standard deviation, each (N, 4, 16, 16)."""
     posteriors = [vae.encode(chunk.float() / 127.5 - 1).latent_dist for chunk in images.split(32)]
     return torch.cat([p.mean for p in posteriors]), torch.cat([p.std for p in posteriors])
 
 
 @torch.no_grad()
-def psnr(vae: AutoencoderKL, images: torch.Tensor) -> float:
+def psnr(vae: Any, images: torch.Tensor) -> float:
     """Mean over pictures, in dB, of the decoded posterior mean rounded to 8 bits."""
     values = []
     for chunk in images.split(32):
@@ -85,7 +89,7 @@ def psnr(vae: AutoencoderKL, images: torch.Tensor) -> float:
 
 
 @torch.no_grad()
-def normalise(vae: AutoencoderKL, images: torch.Tensor) -> None:
+def normalise(vae: Any, images: torch.Tensor) -> None:
     """Fold the per-channel statistics of sampled latents into the 1x1 convolutions around the latent space."""
     mean, std = moments(vae, images)
     shift = mean.mean((0, 2, 3))
@@ -135,9 +139,14 @@ def train(args: argparse.Namespace) -> None:
         optimizer.step()
         decay = min(args.ema, (1 + step) / (10 + step))
         with torch.no_grad():
-            torch._foreach_lerp_(list(average.parameters()), list(vae.parameters()), 1 - decay)
+            for old, new in zip(average.parameters(), vae.parameters(), strict=True):
+                old.lerp_(new, 1 - decay)
         if (step + 1) % args.every == 0 or step + 1 == args.steps:
-            record = {"step": step + 1, "loss": round(loss.item(), 5), "held_out_psnr": round(psnr(average, held_out), 3)}
+            record = {
+                "step": step + 1,
+                "loss": round(loss.item(), 5),
+                "held_out_psnr": round(psnr(average, held_out), 3),
+            }
             bar.write(json.dumps(record))
             with (args.output / "stats.jsonl").open("a") as file:
                 file.write(json.dumps(record) + "\n")

@@ -1,5 +1,7 @@
 """The U-shaped encoder and decoder (Section 3.2, Figure 4), between a stem and a head that belong to the use."""
 
+from collections.abc import Callable, Iterable
+
 import torch
 from torch import nn
 
@@ -15,6 +17,8 @@ class UShape(nn.Module):
     H and W are multiples of `config.multiple`. The top level concatenates its skip without reducing it, so its decoder
     and the refinement are 2C wide.
     """
+
+    _gradient_checkpointing_func: Callable[..., torch.Tensor]  # set by diffusers' enable_gradient_checkpointing
 
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
@@ -51,7 +55,7 @@ class UShape(nn.Module):
             x = self._run(self.decoder[level], x, cond)
         return self._run(self.refinement, x, cond)
 
-    def _run(self, layers: nn.ModuleList, x: torch.Tensor, cond: torch.Tensor | None) -> torch.Tensor:
+    def _run(self, layers: Iterable[nn.Module], x: torch.Tensor, cond: torch.Tensor | None) -> torch.Tensor:
         for layer in layers:
             if self.gradient_checkpointing and torch.is_grad_enabled():
                 x = self._gradient_checkpointing_func(layer, x, cond)
@@ -64,4 +68,6 @@ class UShape(nn.Module):
         if x.shape[-2] % multiple or x.shape[-1] % multiple:
             raise ValueError(f"expected height and width in multiples of {multiple}, got {tuple(x.shape[-2:])}")
         if (cond is None) != (self.config.cond_dim is None):
-            raise ValueError(f"cond_dim is {self.config.cond_dim}, but cond is {'missing' if cond is None else 'given'}")
+            raise ValueError(
+                f"cond_dim is {self.config.cond_dim}, but cond is {'missing' if cond is None else 'given'}"
+            )

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDPMScheduler
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
 from iptv2_diffusion.cli.sources import EMOJI
 from iptv2_diffusion.diffusion.denoiser import IPTV2Transformer2DModel

@@ -27,7 +27,9 @@ class GenerationData:
 
 def bundled_emoji(generation: Any) -> GenerationData:
     if generation.image_size != EMOJI_PIXELS or generation.vae is not None:
-        raise ValueError(f"the bundled latents are {EMOJI_PIXELS} pixels of the bundled VAE: --image-size and --vae need --data-path")
+        raise ValueError(
+            f"the bundled latents are {EMOJI_PIXELS} pixels of the bundled VAE: --image-size and --vae need --data-path"
+        )
     moments = load_moments(EMOJI_LATENTS)
     held_out = held_out_mask(len(moments))
     vae = str(EMOJI / "vae")

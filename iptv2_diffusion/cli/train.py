@@ -74,7 +74,9 @@ def _train() -> None:
     defaults = defaults | {"output": Path("runs") / generation.model}
     config = from_flags(TrainConfig, flags, _fields_of(TrainConfig, defaults))
     if bundled:
-        say("No --data-path: training on the bundled emoji (1,667 pictures as 4x16x16 latents, 9 categories), laptop recipe.")
+        say(
+            "No --data-path: training on the bundled emoji (1,667 pictures as 4x16x16 latents, 9 categories), laptop recipe."
+        )
     else:
         say(f"Training on {generation.data_path}, DiT's recipe.")
     _fit(generation, config)

@@ -90,21 +90,23 @@ class GenerationTask:
             errors.append(self._terms(model, batch, batch["label"]).simple)
         return {"held_out_loss": torch.cat(errors).mean().item()}
 
-    def preview(self, model: nn.Module) -> Image.Image | None:
+    def preview(self, model: Any) -> Image.Image | None:
         """Guided samples of the first classes, 25 steps of DPM-Solver++."""
         labels = [i * len(self.class_names) // PREVIEW_IMAGES for i in range(PREVIEW_IMAGES)]
         scheduler = make_scheduler("dpm++", self.scheduler.config, learned_sigma=False)
         pipeline = IPTV2Pipeline(transformer=model, vae=self.codec.vae, scheduler=scheduler)
         pipeline.set_progress_bar_config(disable=True)
         generators = [derived_generator(self.seed, PREVIEW, i) for i in range(PREVIEW_IMAGES)]
-        pictures = pipeline(labels, guidance_scale=PREVIEW_SCALE, generator=generators).images
+        pictures: Any = pipeline(labels, guidance_scale=PREVIEW_SCALE, generator=generators, return_dict=False)[0]
         return grid(pictures, [self.class_names[label] for label in labels])
 
     def export(self, folder: Path) -> None:
         self.scheduler.save_pretrained(folder / "scheduler")
         (folder / CLASS_NAMES).write_text(json.dumps(self.class_names, indent=1) + "\n", encoding="utf-8")
 
-    def _drawn(self, example: dict[str, Tensor], generator: torch.Generator, part: int | None = None) -> dict[str, Tensor]:
+    def _drawn(
+        self, example: dict[str, Tensor], generator: torch.Generator, part: int | None = None
+    ) -> dict[str, Tensor]:
         """The example with its timestep (from one `part` of the schedule, or from all of it), noise and label draw."""
         steps = self.objective.num_timesteps
         low, width = (0, steps) if part is None else (part * steps // HELD_OUT_TIMESTEPS, steps // HELD_OUT_TIMESTEPS)

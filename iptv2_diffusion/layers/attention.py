@@ -13,9 +13,7 @@ from iptv2_diffusion.layers.conv import Variance, depthwise, pointwise
 from iptv2_diffusion.layers.windows import from_grid, from_windows, pad_to_multiple, to_grid, to_windows
 
 
-def channel_attention(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, temperature: torch.Tensor
-) -> torch.Tensor:
+def channel_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, temperature: torch.Tensor) -> torch.Tensor:
     """Attention between the d channels of a head (Eq. 2); all tokens are (..., heads, n, d), temperature (heads, 1, 1)."""
     scores = _normalised(q).transpose(-2, -1) @ _normalised(k)  # (..., heads, d, d)
     weights = (_at_least_fp32(scores) * temperature).softmax(-1).to(v.dtype)
@@ -134,9 +132,11 @@ class GGSA(nn.Module):
         for rows, place_rows in _spans(height, self.grid):
             for columns, place_columns in _spans(width, self.grid):
                 place = (slice(None), place_rows, place_columns)
-                real = [self._corner(tokens[place], rows, columns) for tokens in (q, k, v)]
+                q_real, k_real, v_real = (self._corner(tokens[place], rows, columns) for tokens in (q, k, v))
                 target = out[place].unflatten(4, (self.grid, self.grid))
-                target[..., :rows, :columns, :] = self._attend(*real, rows, columns).unflatten(4, (rows, columns))
+                target[..., :rows, :columns, :] = self._attend(q_real, k_real, v_real, rows, columns).unflatten(
+                    4, (rows, columns)
+                )
         return out
 
     def _corner(self, tokens: torch.Tensor, rows: int, columns: int) -> torch.Tensor:

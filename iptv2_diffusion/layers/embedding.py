@@ -14,13 +14,14 @@ class TimestepEmbedding(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.mlp = nn.Sequential(nn.Linear(FREQUENCIES, dim), nn.SiLU(), nn.Linear(dim, dim))
-        for linear in (self.mlp[0], self.mlp[2]):
+        linears = nn.Linear(FREQUENCIES, dim), nn.Linear(dim, dim)
+        for linear in linears:
             nn.init.normal_(linear.weight, std=STD)
             nn.init.zeros_(linear.bias)
+        self.mlp = nn.Sequential(linears[0], nn.SiLU(), linears[1])
 
     def forward(self, timestep: torch.Tensor) -> torch.Tensor:
-        return self.mlp(sinusoids(timestep).to(self.mlp[0].weight.dtype))
+        return self.mlp(sinusoids(timestep).to(next(self.mlp.parameters()).dtype))
 
 
 class LabelEmbedding(nn.Embedding):

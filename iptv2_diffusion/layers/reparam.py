@@ -87,7 +87,7 @@ class RepPointwise(Reparameterised):
 
     def __init__(self, inputs: int, outputs: int, inner: int, *, init: Variance, fused: bool = False) -> None:
         super().__init__()
-        self.inner = inner
+        self.inputs, self.outputs, self.inner = inputs, outputs, inner
         self.first = self.second = self.fused = None
         variance = init(inputs, outputs)
         if fused:
@@ -101,13 +101,13 @@ class RepPointwise(Reparameterised):
         uniform_(self.second, variance / (inner * init(inputs, inner)))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.fused is None and (self.literal or self._few_tokens(x)):
+        if self.first is not None and self.second is not None and (self.literal or self._few_tokens(x)):
             return F.conv2d(F.conv2d(x, self.first), self.second)
         return F.conv2d(x, self.weight())
 
     def _few_tokens(self, x: torch.Tensor) -> bool:
         """Whether folding the factors costs more products than running both on these tokens."""
-        outputs, inputs = self.second.shape[0], self.first.shape[1]
+        inputs, outputs = self.inputs, self.outputs
         tokens = x.numel() // inputs
         return tokens * self.inner * (inputs + outputs) < (self.inner + tokens) * inputs * outputs
 

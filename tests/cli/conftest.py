@@ -4,9 +4,10 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
-from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from PIL import Image
 
 
@@ -39,8 +40,14 @@ def refused(command: Callable[..., None], capsys: pytest.CaptureFixture[str]) ->
 def small_vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random autoencoder of factor 8, with four latent channels."""
     folder = tmp_path_factory.mktemp("vae")
-    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
-    AutoencoderKL(**blocks, block_out_channels=(8,) * 4, latent_channels=4, norm_num_groups=4).save_pretrained(folder)
+    settings: dict[str, Any] = {
+        "down_block_types": ("DownEncoderBlock2D",) * 4,
+        "up_block_types": ("UpDecoderBlock2D",) * 4,
+        "block_out_channels": (8,) * 4,
+        "latent_channels": 4,
+        "norm_num_groups": 4,
+    }
+    AutoencoderKL(**settings).save_pretrained(folder)
     return folder
 
 

@@ -23,7 +23,12 @@ def pixels(path: Path) -> np.ndarray:
 def test_draws_a_grid_and_pictures_that_carry_their_settings(command, tmp_path, capsys):
     command("sample", *FAST, "--classes", "flags", 3, "--num-samples", 3, "--seed", 5, "--output", tmp_path / "new")
     assert "bundled" in capsys.readouterr().out.splitlines()[0]
-    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["000000.png", "000001.png", "000002.png", "grid.png"]
+    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == [
+        "000000.png",
+        "000001.png",
+        "000002.png",
+        "grid.png",
+    ]
     with Image.open(tmp_path / "new" / "000002.png") as picture:
         assert picture.size == (128, 128)
         settings = json.loads(picture.info[METADATA_KEY])
