@@ -12,6 +12,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -59,11 +60,11 @@ def bundle_denoiser(args: argparse.Namespace) -> None:
     if folder is None:
         raise SystemExit(f"no checkpoint in {args.checkpoint}")
     model = IPTV2Transformer2DModel.from_pretrained(folder / "model").fuse()
-    trained = DDPMScheduler.from_pretrained(folder / "scheduler").config
+    trained: Any = DDPMScheduler.from_pretrained(folder / "scheduler")
     pipeline = IPTV2Pipeline(
         transformer=model.half(),
         vae=AutoencoderKL.from_pretrained(EMOJI / "vae").half(),
-        scheduler=make_scheduler(args.scheduler, trained, learned_sigma=False),
+        scheduler=make_scheduler(args.scheduler, trained.config, learned_sigma=False),
         id2label=dict(enumerate(CATEGORIES)),
     )
     with tempfile.TemporaryDirectory(dir=EMOJI.parent) as scratch:

@@ -1,6 +1,7 @@
 """The U-shaped encoder and decoder (Section 3.2, Figure 4), between a stem and a head that belong to the use."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -55,7 +56,7 @@ class UShape(nn.Module):
             x = self._run(self.decoder[level], x, cond)
         return self._run(self.refinement, x, cond)
 
-    def _run(self, layers: Iterable[nn.Module], x: torch.Tensor, cond: torch.Tensor | None) -> torch.Tensor:
+    def _run(self, layers: Any, x: torch.Tensor, cond: torch.Tensor | None) -> torch.Tensor:
         for layer in layers:
             if self.gradient_checkpointing and torch.is_grad_enabled():
                 x = self._gradient_checkpointing_func(layer, x, cond)

@@ -90,8 +90,9 @@ def _pipeline(config: SampleConfig) -> Any:
         model = pipeline.transformer.config
         learned = model.out_channels == 2 * model.in_channels
         pipeline.scheduler = make_scheduler(config.scheduler, pipeline.scheduler.config, learned_sigma=learned)
-    pipeline.transformer.to(device, getattr(torch, PRECISIONS[config.precision]))
-    pipeline.vae.to(device)
+    if config.precision != "fp32":
+        pipeline.transformer.to(getattr(torch, PRECISIONS[config.precision]))
+    pipeline.to(device)
     return pipeline
 
 
