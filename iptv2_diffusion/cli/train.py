@@ -40,6 +40,7 @@ EMOJI_RECIPE: dict[str, Any] = {
     "preview_every": 500,
     "workers": 0,
 }
+SMALL_MEMORY = {"IPTV2-S": {"micro_batch": 4}}  # stays under 6 GB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,9 +70,10 @@ def make_parser() -> argparse.ArgumentParser:
 def _train() -> None:
     flags = make_parser().parse_args()
     bundled = getattr(flags, "data_path", None) is None
-    defaults = EMOJI_RECIPE if bundled else {}
+    defaults = dict(EMOJI_RECIPE) if bundled else {}
     generation = from_flags(GenerationConfig, flags, _fields_of(GenerationConfig, defaults))
-    defaults = defaults | {"output": Path("runs") / generation.model}
+    defaults |= SMALL_MEMORY.get(generation.model, {}) if bundled else {}
+    defaults |= {"output": Path("runs") / generation.model}
     config = from_flags(TrainConfig, flags, _fields_of(TrainConfig, defaults))
     if bundled:
         say(
