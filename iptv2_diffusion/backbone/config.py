@@ -1,7 +1,8 @@
 """What a backbone is made of, and the sizes of the paper (Table 10) and of the latent denoiser (Table 6)."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 ATTENTIONS = ("fcsa", "ggsa", "mdta")
 FEED_FORWARDS = ("rep_leffn", "leffn", "ffn", "gdfn")
@@ -39,6 +40,12 @@ class BackboneConfig:
         _one_of("init", self.init, INITS)
         for kind in self.attention:
             _one_of("attention", kind, ATTENTIONS)
+        for field in ("heads", "width", "inner_ratio", "cond_dim", "size"):
+            _positive(field, getattr(self, field))
+        if not self.layers or min(*self.layers, self.refinement) < 0:
+            raise ValueError(
+                f"expected layers and refinement of 0 or more, got layers={self.layers}, refinement={self.refinement}"
+            )
         if len(self.heads) != len(self.layers):
             raise ValueError(f"expected as many heads as levels, got heads={self.heads} and layers={self.layers}")
         if self.width % 2 or any(self.width * 2**level % h for level, h in enumerate(self.heads)):
@@ -54,6 +61,11 @@ class BackboneConfig:
             raise ValueError(f"parallel needs two attentions and even layers, got {self.attention} and {self.layers}")
         if self.size is not None and self.size % self.multiple:
             raise ValueError(f"expected a size that is a multiple of {self.multiple}, got {self.size}")
+
+    @classmethod
+    def within(cls, settings: Mapping[str, Any], **overrides: Any) -> "BackboneConfig":
+        """The backbone's part of a model's settings."""
+        return cls(**{field.name: settings[field.name] for field in fields(cls) if field.name in settings} | overrides)
 
     @property
     def levels(self) -> int:
@@ -86,6 +98,12 @@ class BackboneConfig:
 def _one_of(field: str, value: str, allowed: Sequence[str]) -> None:
     if value not in allowed:
         raise ValueError(f"expected {field} to be one of {', '.join(allowed)}, got {value!r}")
+
+
+def _positive(field: str, value: float | Sequence[float] | None) -> None:
+    numbers = value if isinstance(value, Sequence) else [1 if value is None else value]
+    if any(number <= 0 for number in numbers):
+        raise ValueError(f"expected {field} above 0, got {value}")
 
 
 _SMALL = {"layers": (4, 6, 6, 8), "refinement": 0}

@@ -12,14 +12,14 @@ from torch import nn
 
 from iptv2_diffusion.backbone.config import DENOISERS, BackboneConfig, preset
 from iptv2_diffusion.backbone.u_shape import UShape
-from iptv2_diffusion.layers import reparam
 from iptv2_diffusion.layers.conv import INITS, Conv
 from iptv2_diffusion.layers.embedding import LabelEmbedding, TimestepEmbedding
 from iptv2_diffusion.layers.norm import BareNorm
+from iptv2_diffusion.layers.reparam import Fusable
 from iptv2_diffusion.layers.residual import modulate, zero_linear
 
 
-class IPTV2Transformer2DModel(ModelMixin, ConfigMixin):
+class IPTV2Transformer2DModel(ModelMixin, ConfigMixin, Fusable):
     """Class-conditional denoiser of (B, in_channels, H, W) latents.
 
     `sample_size` fixes windows and grids; other sizes, square or not, run too, in multiples of `size_multiple`.
@@ -58,24 +58,11 @@ class IPTV2Transformer2DModel(ModelMixin, ConfigMixin):
         super().__init__()
         if num_classes < 1:
             raise ValueError(f"expected at least one class, got num_classes={num_classes}")
-        config = BackboneConfig(
-            width=width,
-            layers=layers,
-            refinement=refinement,
-            heads=heads,
+        config = BackboneConfig.within(
+            self.config,
             window=_half(sample_size) if window is None else window,
-            grid=grid,
             size=sample_size,
-            cond_dim=cond_dim,
             init="xavier",
-            attention=attention,
-            parallel=parallel,
-            feed_forward=feed_forward,
-            inner_ratio=inner_ratio,
-            resample_kernel=resample_kernel,
-            shift=shift,
-            relative_bias=relative_bias,
-            fused=fused,
         )
         self.stem = Conv(in_channels, width, 3, init=INITS["xavier"])
         self.time_embedding = TimestepEmbedding(cond_dim)
@@ -102,35 +89,25 @@ class IPTV2Transformer2DModel(ModelMixin, ConfigMixin):
         return_dict: bool = True,
     ) -> Transformer2DModelOutput | tuple[torch.Tensor]:
         """`timestep` is a scalar or (B,), in steps of the training schedule; `class_labels` (B,), null_label included."""
-        self._check(hidden_states, class_labels)
+        timestep = torch.as_tensor(timestep, device=hidden_states.device)
+        self._check(hidden_states, timestep, class_labels)
         cond = F.silu(self._condition(hidden_states, timestep, class_labels))
         x = self.backbone(self.stem(hidden_states), cond)
         shift, scale = self.head_modulation(cond)[:, :, None, None].chunk(2, dim=1)
         sample = self.head(modulate(self.head_norm(x), shift, scale)).contiguous()
         return Transformer2DModelOutput(sample=sample) if return_dict else (sample,)
 
-    def _condition(self, x: torch.Tensor, timestep: torch.Tensor | float, labels: torch.Tensor) -> torch.Tensor:
-        timestep = torch.as_tensor(timestep, device=x.device).expand(len(x))
-        return self.time_embedding(timestep) + self.label_embedding(labels)
+    def _condition(self, x: torch.Tensor, timestep: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return self.time_embedding(timestep.expand(len(x))) + self.label_embedding(labels)
 
-    def _check(self, x: torch.Tensor, labels: torch.Tensor) -> None:
+    def _check(self, x: torch.Tensor, timestep: torch.Tensor, labels: torch.Tensor) -> None:
         channels = self.config["in_channels"]
         if x.ndim != 4 or x.shape[1] != channels:
             raise ValueError(f"expected latents (B, {channels}, H, W), got {tuple(x.shape)}")
+        if timestep.ndim and timestep.shape not in ((1,), x.shape[:1]):
+            raise ValueError(f"expected a timestep, or one for each of {len(x)} latents, got {tuple(timestep.shape)}")
         if labels.shape != x.shape[:1]:
             raise ValueError(f"expected one class label for each of {len(x)} latents, got shape {tuple(labels.shape)}")
-
-    def fuse(self) -> "IPTV2Transformer2DModel":
-        """To the inference form, in place: the same function with fewer parameters."""
-        reparam.fuse(self)
-        self.register_to_config(fused=True)
-        return self
-
-    def unfuse(self) -> "IPTV2Transformer2DModel":
-        """To a training form, in place: the same function."""
-        reparam.unfuse(self)
-        self.register_to_config(fused=False)
-        return self
 
 
 def _half(size: int) -> int:

@@ -8,13 +8,16 @@ branches with far less memory. A stacked 1x1 is run as it is written where that 
 `literal = True` on a module always runs the branches; it is the reference for tests.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from iptv2_diffusion.layers.conv import Variance, uniform_
+
+NEGLIGIBLE = 1e-5  # a singular value relative to the largest: rounding of float32 weights
 
 
 def merge_pointwise(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
@@ -23,8 +26,14 @@ def merge_pointwise(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
 
 
 def split_pointwise(weight: torch.Tensor, inner: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Balanced factors whose product is `weight` (out, in, 1, 1), every inner unit in use. Needs inner >= rank."""
+    """Balanced factors whose product is `weight` (out, in, 1, 1), every inner unit in use.
+
+    ValueError where the weight's rank is larger than `inner`.
+    """
     u, s, vh = torch.linalg.svd(weight.flatten(1).double(), full_matrices=False)
+    if inner < len(s) and s[inner] > s[0] * NEGLIGIBLE:
+        raise ValueError(f"a weight {tuple(weight.shape[:2])} of full rank is no product of factors {inner} wide")
+    u, s, vh = u[:, :inner], s[:inner], vh[:inner]
     generator = torch.Generator().manual_seed(0)
     mix = torch.randn(inner, len(s), dtype=torch.float64, generator=generator).to(weight.device)
     mix = torch.linalg.qr(mix).Q * s.sqrt()  # (inner, rank), orthogonal columns
@@ -41,6 +50,9 @@ def split_depthwise(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, t
     """Kernels whose merge is `weight`: all of it, less the identity, in DW5."""
     kernel3, kernel1 = weight.new_zeros(len(weight), 1, 3, 3), weight.new_zeros(len(weight), 1, 1, 1)
     return weight - merge_depthwise(torch.zeros_like(weight), kernel3, kernel1), kernel3, kernel1
+
+
+M = TypeVar("M", bound="Fusable")
 
 
 class Reparameterised(nn.Module):
@@ -163,15 +175,33 @@ def unfuse(module: nn.Module) -> None:
             child.unfuse()
 
 
+class Fusable:
+    """For diffusers models: `fuse` and `unfuse`, with the form on record in the model's configuration."""
+
+    register_to_config: Callable[..., None]
+
+    def fuse(self: M) -> M:
+        """To the inference form, in place: the same function with fewer parameters."""
+        fuse(cast(nn.Module, self))
+        self.register_to_config(fused=True)
+        return self
+
+    def unfuse(self: M) -> M:
+        """To a training form, in place: the same function."""
+        unfuse(cast(nn.Module, self))
+        self.register_to_config(fused=False)
+        return self
+
+
 def fuse_state_dict(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The state dict of the fused form from that of the training form, without a model."""
     fused: dict[str, torch.Tensor] = {}
     for key, tensor in state.items():
-        prefix, _, name = key.rpartition(".")
+        prefix, name = _split_key(key)
         if name == "first":
-            fused[f"{prefix}.fused"] = merge_pointwise(tensor, state[f"{prefix}.second"])
+            fused[prefix + "fused"] = merge_pointwise(tensor, state[prefix + "second"])
         elif name == "kernel5":
-            fused[f"{prefix}.fused"] = merge_depthwise(tensor, state[f"{prefix}.kernel3"], state[f"{prefix}.kernel1"])
+            fused[prefix + "fused"] = merge_depthwise(tensor, state[prefix + "kernel3"], state[prefix + "kernel1"])
         elif name not in ("second", "kernel3", "kernel1"):
             fused[key] = tensor
     return fused
@@ -181,13 +211,19 @@ def unfuse_state_dict(state: Mapping[str, torch.Tensor], inner_ratio: float) -> 
     """The state dict of a training form; `inner_ratio` is inner width / hidden width of the feed-forwards."""
     unfused: dict[str, torch.Tensor] = {}
     for key, tensor in state.items():
-        prefix, _, name = key.rpartition(".")
+        prefix, name = _split_key(key)
         if name != "fused":
             unfused[key] = tensor
         elif tensor.shape[-1] == 1:
             inner = round(max(tensor.shape[:2]) * inner_ratio)
-            unfused[f"{prefix}.first"], unfused[f"{prefix}.second"] = split_pointwise(tensor, inner)
+            unfused[prefix + "first"], unfused[prefix + "second"] = split_pointwise(tensor, inner)
         else:
             kernels = zip(("kernel5", "kernel3", "kernel1"), split_depthwise(tensor), strict=True)
-            unfused |= {f"{prefix}.{kernel}": weight for kernel, weight in kernels}
+            unfused |= {prefix + kernel: weight for kernel, weight in kernels}
     return unfused
+
+
+def _split_key(key: str) -> tuple[str, str]:
+    """ "a.b.first" -> ("a.b.", "first"); "first" -> ("", "first")."""
+    module, dot, name = key.rpartition(".")
+    return module + dot, name

@@ -10,11 +10,11 @@ from diffusers.models.modeling_utils import ModelMixin
 
 from iptv2_diffusion.backbone.config import RESTORERS, BackboneConfig, preset
 from iptv2_diffusion.backbone.u_shape import UShape
-from iptv2_diffusion.layers import reparam
 from iptv2_diffusion.layers.conv import INITS, Conv, pointwise
+from iptv2_diffusion.layers.reparam import Fusable
 
 
-class IPTV2Restorer(ModelMixin, ConfigMixin):
+class IPTV2Restorer(ModelMixin, ConfigMixin, Fusable):
     """(B, in_channels, H, W) in [0, 1] -> (B, out_channels, H, W), not clamped, for any H and W.
 
     With as many output as input channels the network predicts a residual to its input. With others (dual-pixel
@@ -48,23 +48,7 @@ class IPTV2Restorer(ModelMixin, ConfigMixin):
         fused: bool = False,
     ) -> None:
         super().__init__()
-        config = BackboneConfig(
-            width=width,
-            layers=layers,
-            refinement=refinement,
-            heads=heads,
-            window=window,
-            grid=grid,
-            norm=norm,
-            attention=attention,
-            parallel=parallel,
-            feed_forward=feed_forward,
-            inner_ratio=inner_ratio,
-            resample_kernel=resample_kernel,
-            shift=shift,
-            relative_bias=relative_bias,
-            fused=fused,
-        )
+        config = BackboneConfig.within(self.config)
         init = INITS[config.init]
         self.stem = Conv(in_channels, width, 3, init=init)
         self.backbone = UShape(config)
@@ -78,7 +62,7 @@ class IPTV2Restorer(ModelMixin, ConfigMixin):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         channels = self.config["in_channels"]
-        if image.ndim != 4 or image.shape[1] != channels:
+        if image.ndim != 4 or image.shape[1] != channels or 0 in image.shape:
             raise ValueError(f"expected images (B, {channels}, H, W), got {tuple(image.shape)}")
         height, width = image.shape[-2:]
         padded = reflect_to_multiple(image, self.size_multiple)
@@ -86,18 +70,6 @@ class IPTV2Restorer(ModelMixin, ConfigMixin):
         features = self.backbone(shallow)
         restored = self.head(features) + padded if self.skip is None else self.head(features + self.skip(shallow))
         return restored[..., :height, :width].contiguous()
-
-    def fuse(self) -> "IPTV2Restorer":
-        """To the inference form, in place: the same function with fewer parameters."""
-        reparam.fuse(self)
-        self.register_to_config(fused=True)
-        return self
-
-    def unfuse(self) -> "IPTV2Restorer":
-        """To a training form, in place: the same function."""
-        reparam.unfuse(self)
-        self.register_to_config(fused=False)
-        return self
 
 
 def create_restorer(name: str = "IPTV2-S", **overrides: Any) -> IPTV2Restorer:
