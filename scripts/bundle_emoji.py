@@ -1,13 +1,14 @@
 """Put the embedded default together: the autoencoder with its training latents, then the denoiser trained on them.
 
     python scripts/bundle_emoji.py latents --vae runs/autoencoder/vae --data-path fluent_emoji_3d
-    python scripts/bundle_emoji.py denoiser --checkpoint runs/IPTV2-Ti-16 --scheduler ddim
+    python scripts/bundle_emoji.py denoiser --checkpoint runs/emoji --scheduler dpm++
 
 Both write half precision into the package's assets and print what was lost by that. Existing files are replaced only
 with --replace.
 """
 
 import argparse
+import json
 import os
 import shutil
 import tempfile
@@ -35,12 +36,22 @@ def replace_folder(source: Path, target: Path, replace: bool) -> None:
     os.rename(source, target)
 
 
+def forget_origin(folder: Path) -> None:
+    """Drops the folder that diffusers records as a model's name."""
+    path = folder / "config.json"
+    settings = {key: value for key, value in json.loads(path.read_text()).items() if key != "_name_or_path"}
+    path.write_text(json.dumps(settings, indent=2) + "\n")
+
+
 @torch.no_grad()
 def bundle_latents(args: argparse.Namespace) -> None:
+    if EMOJI_LATENTS.exists() and not args.replace:
+        raise SystemExit(f"{EMOJI_LATENTS} exists; pass --replace")
     data = load_emoji(args.data_path)
     exact = AutoencoderKL.from_pretrained(args.vae).eval()
     with tempfile.TemporaryDirectory(dir=EMOJI.parent) as scratch:
         exact.half().save_pretrained(Path(scratch) / "vae")
+        forget_origin(Path(scratch) / "vae")
         replace_folder(Path(scratch) / "vae", EMOJI / "vae", args.replace)
     vae = AutoencoderKL.from_pretrained(EMOJI / "vae").float().eval()
     mean, std = moments(vae, data.images)
@@ -69,6 +80,7 @@ def bundle_denoiser(args: argparse.Namespace) -> None:
     )
     with tempfile.TemporaryDirectory(dir=EMOJI.parent) as scratch:
         pipeline.save_pretrained(scratch)
+        forget_origin(Path(scratch) / "transformer")
         for part in ("transformer", "scheduler", "model_index.json"):
             target = EMOJI / part
             if target.is_file() and args.replace:
@@ -85,7 +97,7 @@ def main() -> None:
     latents.set_defaults(run=bundle_latents)
     denoiser = commands.add_parser("denoiser")
     denoiser.add_argument("--checkpoint", type=Path, required=True, help="output folder of train.py")
-    denoiser.add_argument("--scheduler", default="ddim", help="the sampler to store with the model")
+    denoiser.add_argument("--scheduler", default="dpm++", help="the sampler to store with the model")
     denoiser.set_defaults(run=bundle_denoiser)
     for command in (latents, denoiser):
         command.add_argument("--replace", action="store_true")

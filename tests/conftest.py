@@ -13,10 +13,7 @@ from iptv2_diffusion.data.emoji import load_emoji
 REPOSITORY = Path(__file__).resolve().parents[1]
 EMOJI = REPOSITORY / "tests" / "assets" / "fluent_emoji_3d"
 
-if "OMP_NUM_THREADS" not in os.environ:
-    torch.set_num_threads(
-        min(4, os.cpu_count() or 1)
-    )  # the tests' tensors are small: more threads cost more than they win
+torch.set_num_threads(1)  # the tests' tensors are small: threads that wait for each other cost more than they win
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
-from iptv2_diffusion.cli.sources import EMOJI
+from iptv2_diffusion.cli.sources import EMOJI, vae_source
 from iptv2_diffusion.diffusion.denoiser import IPTV2Transformer2DModel
 from iptv2_diffusion.diffusion.pipeline import IPTV2Pipeline
 from iptv2_diffusion.diffusion.task import CLASS_NAMES
@@ -15,6 +15,7 @@ from iptv2_diffusion.diffusion.vae_files import HUB_ID, load_vae
 from iptv2_diffusion.engine import newest, read_run
 
 PIPELINE_INDEX = "model_index.json"
+DEVICES = ("cpu", "cuda", "mps", "xpu")
 
 
 def load_pipeline(ckpt: str | None, vae: str | None = None) -> IPTV2Pipeline:
@@ -44,25 +45,47 @@ def _checkpoint(folder: Path) -> Path:
 
 
 def _saved(source: str, vae: str | None) -> IPTV2Pipeline:
-    replaced = {} if vae is None else {"vae": load_vae(vae)}
+    parts = {"transformer": _transformer(source, subfolder="transformer")}
+    if vae is not None:
+        parts["vae"] = load_vae(vae)
     try:
-        return IPTV2Pipeline.from_pretrained(source, use_safetensors=True, **replaced)
+        return IPTV2Pipeline.from_pretrained(source, use_safetensors=True, **parts)
     except Exception as error:  # diffusers raises many kinds for a missing, truncated or foreign file
         raise ValueError(f"cannot load a pipeline from {source}: {_first_line(error)}") from error
 
 
+def _transformer(source: str | Path, **where: str) -> IPTV2Transformer2DModel:
+    """Weights that fit their config.json and nothing else: diffusers by itself would leave out what does not fit."""
+    try:
+        loaded: Any = IPTV2Transformer2DModel.from_pretrained(
+            source, use_safetensors=True, output_loading_info=True, low_cpu_mem_usage=False, **where
+        )
+    except Exception as error:  # as above
+        raise ValueError(f"cannot load a denoiser from {source}: {_first_line(error)}") from error
+    model, report = loaded
+    wrong = {kind: report[f"{kind}_keys"] for kind in ("missing", "unexpected", "mismatched")}
+    if any(wrong.values()):
+        counts = ", ".join(f"{len(keys)} {kind}" for kind, keys in wrong.items())
+        raise ValueError(f"cannot load a denoiser from {source}: its weights do not fit its config.json ({counts})")
+    return model
+
+
 def _trained(checkpoint: Path, vae: str | None) -> IPTV2Pipeline:
     """The averaged weights of a training checkpoint, with its scheduler and class names."""
-    info = read_run(checkpoint)["info"]
+    recorded = read_run(checkpoint)["info"].get("vae")
+    if vae is None and recorded is None:
+        raise ValueError(f"{checkpoint} does not say which VAE it was trained with: pass --vae")
     try:
         names = json.loads((checkpoint / CLASS_NAMES).read_text(encoding="utf-8"))
-        parts: dict[str, Any] = {
-            "transformer": IPTV2Transformer2DModel.from_pretrained(checkpoint / "model", use_safetensors=True),
-            "scheduler": DDPMScheduler.from_pretrained(checkpoint / "scheduler"),
-        }
+        scheduler: Any = DDPMScheduler.from_pretrained(checkpoint / "scheduler")
     except Exception as error:  # as above
         raise ValueError(f"cannot load {checkpoint}: {_first_line(error)}") from error
-    return IPTV2Pipeline(vae=load_vae(vae or info["vae"]), id2label=dict(enumerate(names)), **parts)
+    return IPTV2Pipeline(
+        transformer=_transformer(checkpoint / "model"),
+        vae=load_vae(vae or vae_source(recorded)),
+        scheduler=scheduler,
+        id2label=dict(enumerate(names)),
+    )
 
 
 def choose_device(name: str | None) -> torch.device:
@@ -71,6 +94,8 @@ def choose_device(name: str | None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type not in DEVICES:
+            raise RuntimeError(f"expected one of {', '.join(DEVICES)}")
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(f"device {name!r} is not available here: {_first_line(error)}") from None

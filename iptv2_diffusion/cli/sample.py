@@ -6,6 +6,8 @@ Without --ckpt the bundled emoji model draws. Picture i has the seed SEED + i an
 import argparse
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -41,8 +43,8 @@ class SampleConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"expected --{name.replace('_', '-')} of at least 1, got {value}")
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"expected --seed from 0 to 2**63 - 1, got {self.seed}")
+        if not 0 <= self.seed < 2**62:
+            raise ValueError(f"expected --seed from 0 to 2**62 - 1, got {self.seed}")
 
 
 def main() -> None:
@@ -57,23 +59,42 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _sample() -> None:
     config = from_flags(SampleConfig, make_parser().parse_args())
-    output = _output_folder(config.output)
+    _check_empty(config.output)
     if config.ckpt is None:
         say("No --ckpt: the bundled emoji model draws.")
     pipeline = _pipeline(config)
     labels = _labels(config, pipeline)
-    pictures = _draw(config, pipeline, labels)
-    _write(config, pipeline, labels, pictures, output)
-    say(f"{len(pictures)} pictures and grid.png are in {output}")
+    with _claimed(config.output) as output:
+        _draw(config, pipeline, labels, output)
+    say(f"{len(labels)} pictures and grid.png are in {output}")
 
 
-def _output_folder(output: Path | None) -> Path:
-    """The given folder if it holds nothing, or the first samples/NNN that does not exist."""
-    if output is None:
-        return next(folder for n in range(10**6) if not (folder := Path("samples") / f"{n:03d}").exists())
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+def _check_empty(output: Path | None) -> None:
+    if output is not None and output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise FileExistsError(f"expected a new or empty folder as --output, {output} already holds something")
-    return output
+
+
+@contextmanager
+def _claimed(output: Path | None) -> Iterator[Path]:
+    """The folder to write to, made here (the first free samples/NNN if none is given); removed if it stays empty."""
+    folder = output or _next_free(Path("samples"))
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield folder
+    finally:
+        if not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def _next_free(parent: Path) -> Path:
+    """Made at once, so that no other run takes the same."""
+    parent.mkdir(exist_ok=True)
+    for number in range(10**6):
+        with suppress(FileExistsError):
+            folder = parent / f"{number:03d}"
+            folder.mkdir()
+            return folder
+    raise FileExistsError(f"{parent} is full")
 
 
 def _pipeline(config: SampleConfig) -> Any:
@@ -90,9 +111,9 @@ def _pipeline(config: SampleConfig) -> Any:
         model = pipeline.transformer.config
         learned = model.out_channels == 2 * model.in_channels
         pipeline.scheduler = make_scheduler(config.scheduler, pipeline.scheduler.config, learned_sigma=learned)
-    if config.precision != "fp32":
-        pipeline.transformer.to(getattr(torch, PRECISIONS[config.precision]))
-    pipeline.to(device)
+    # Not diffusers' own `to`, which warns of modules that want fp32 though there are none.
+    torch.nn.Module.to(pipeline.transformer, device=device, dtype=getattr(torch, PRECISIONS[config.precision]))
+    pipeline.vae.to(device)
     return pipeline
 
 
@@ -101,41 +122,54 @@ def _labels(config: SampleConfig, pipeline: Any) -> list[int]:
     if not config.classes:
         count = count or 9
         return [index * classes // count if count <= classes else index % classes for index in range(count)]
-    named = [int(name) if name.isdecimal() else pipeline.get_label_ids(name)[0] for name in config.classes]
+    named = pipeline.label_ids([int(name) if name.isdecimal() else name for name in config.classes])
     return [named[index % len(named)] for index in range(count or len(named))]
 
 
-def _draw(config: SampleConfig, pipeline: Any, labels: list[int]) -> list[Any]:
-    from iptv2_diffusion.rng import derived_generator
-
-    pictures: list[Any] = []
-    for start in range(0, len(labels), config.batch_size):
-        batch = labels[start : start + config.batch_size]
-        pipeline.set_progress_bar_config(desc=f"pictures {start + 1} to {start + len(batch)} of {len(labels)}")
-        pictures += pipeline(
-            batch,
-            guidance_scale=config.cfg_scale,
-            num_inference_steps=config.steps,
-            generator=[derived_generator(config.seed + start + i) for i in range(len(batch))],
-            guidance_channels=config.guidance_channels,
-            guidance_interval=config.guidance_interval,
-            height=config.size,
-            width=config.size,
-        ).images
-    return pictures
-
-
-def _write(config: SampleConfig, pipeline: Any, labels: list[int], pictures: list[Any], output: Path) -> None:
+def _draw(config: SampleConfig, pipeline: Any, labels: list[int], output: Path) -> None:
+    """Writes every batch as soon as it is drawn, and the grid at the end."""
     from iptv2_diffusion.pictures import grid
 
     names = [pipeline.id2label.get(label, f"class {label}").split(",")[0] for label in labels]
-    shared = json.loads(json.dumps(asdict(config), default=str))
-    shared |= {"version": __version__, "scheduler_config": dict(pipeline.scheduler.config)}
-    output.mkdir(parents=True, exist_ok=True)
-    for index, (picture, label, name) in enumerate(zip(pictures, labels, names, strict=True)):
-        own = {"seed": config.seed + index, "label": label, "name": name}
-        _save(picture, output / f"{index:06d}.png", shared | own)
-    _save(grid(pictures, names), output / "grid.png", shared | {"labels": labels})
+    pictures: list[Any] = []
+    for start in range(0, len(labels), config.batch_size):
+        stop = min(start + config.batch_size, len(labels))
+        pipeline.set_progress_bar_config(desc=f"pictures {start + 1} to {stop} of {len(labels)}")
+        pictures += _draw_batch(config, pipeline, labels[start:stop], config.seed + start)
+        for index in range(start, stop):
+            own = {"seed": config.seed + index, "label": labels[index], "name": names[index]}
+            _save(pictures[index], output / f"{index:06d}.png", _settings(config, pipeline) | own)
+    _save(grid(pictures, names), output / "grid.png", _settings(config, pipeline) | {"labels": labels})
+
+
+def _draw_batch(config: SampleConfig, pipeline: Any, labels: list[int], seed: int) -> list[Any]:
+    from iptv2_diffusion.rng import derived_generator
+
+    return pipeline(
+        labels,
+        guidance_scale=config.cfg_scale,
+        num_inference_steps=config.steps,
+        generator=[derived_generator(seed + i) for i in range(len(labels))],
+        guidance_channels=config.guidance_channels,
+        guidance_interval=config.guidance_interval,
+        height=config.size,
+        width=config.size,
+    ).images
+
+
+def _settings(config: SampleConfig, pipeline: Any) -> dict[str, Any]:
+    """Everything that went into a picture but its own seed and label; defaults resolved."""
+    from iptv2_diffusion.diffusion.schedule import default_steps
+
+    scheduler = pipeline.scheduler
+    return json.loads(json.dumps(asdict(config), default=str)) | {
+        "ckpt": config.ckpt or "bundled",
+        "steps": config.steps or default_steps(scheduler),
+        "scheduler": type(scheduler).__name__,
+        "scheduler_config": dict(scheduler.config),
+        "device": str(pipeline.device),
+        "version": __version__,
+    }
 
 
 def _save(picture: Any, path: Path, settings: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """Train a class-conditional latent diffusion model.
 
 With --data-path (one folder of pictures per class) the recipe is that of DiT, which the paper follows. Without one, the
-bundled emoji set is used with a recipe sized for a laptop; every flag still applies.
+bundled emoji set is used with a recipe sized for a laptop, printed below.
 """
 
 import argparse
@@ -14,9 +14,6 @@ from iptv2_diffusion.backbone.config import DENOISERS, preset
 from iptv2_diffusion.cli.common import run, say
 from iptv2_diffusion.config import add_flags, arg, from_flags
 from iptv2_diffusion.engine.settings import TrainConfig
-
-SD_VAE = "stabilityai/sd-vae-ft-ema"
-BUNDLED = "the bundled autoencoder"
 
 EMOJI_RECIPE: dict[str, Any] = {
     "model": "IPTV2-Ti-16",
@@ -40,6 +37,7 @@ EMOJI_RECIPE: dict[str, Any] = {
     "preview_every": 500,
     "workers": 0,
 }
+LEARNED = ("image_size", "flip", "label_dropout", "prediction", "learned_sigma")  # may not change on resuming
 SMALL_MEMORY = {"IPTV2-S": {"micro_batch": 4}}  # stays under 6 GB
 
 
@@ -47,7 +45,9 @@ SMALL_MEMORY = {"IPTV2-S": {"micro_batch": 4}}  # stays under 6 GB
 class GenerationConfig:
     model: str = arg("IPTV2-S", f"one of {', '.join(DENOISERS)}")
     data_path: Path | None = arg(None, "folder with one folder of pictures per class; none: the bundled emoji")
-    vae: str | None = arg(None, f"hub id or local folder of a diffusers VAE; none: {SD_VAE}, or the bundled one")
+    vae: str | None = arg(
+        None, "hub id or local folder of a diffusers VAE; none: stabilityai/sd-vae-ft-ema, or the bundled one"
+    )
     image_size: int = arg(256, "pixels a side of the centre crop")
     flip: bool = arg(True, "mirror half of the pictures")
     label_dropout: float = arg(0.1, "share of samples trained without their label, for guidance")
@@ -55,13 +55,25 @@ class GenerationConfig:
     learned_sigma: bool = arg(True, "learn the variance of the reverse steps, too")
     gradient_checkpointing: bool = arg(False, "recompute activations in the backward pass to save memory")
 
+    def __post_init__(self) -> None:
+        preset(DENOISERS, self.model)
+        if not 0 <= self.label_dropout <= 1:
+            raise ValueError(f"expected --label-dropout from 0 to 1, got {self.label_dropout}")
+        if self.image_size < 1:
+            raise ValueError(f"expected --image-size of at least 1, got {self.image_size}")
+
 
 def main() -> None:
     run(_train)
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    recipe = " ".join(f"{name}={value}" for name, value in EMOJI_RECIPE.items())
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=f"Defaults without --data-path: {recipe}, output=runs/emoji-MODEL; with it: output=runs/MODEL.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     add_flags(parser.add_argument_group("model and data"), GenerationConfig)
     add_flags(parser.add_argument_group("training"), TrainConfig)
     return parser
@@ -73,12 +85,10 @@ def _train() -> None:
     defaults = dict(EMOJI_RECIPE) if bundled else {}
     generation = from_flags(GenerationConfig, flags, _fields_of(GenerationConfig, defaults))
     defaults |= SMALL_MEMORY.get(generation.model, {}) if bundled else {}
-    defaults |= {"output": Path("runs") / generation.model}
+    defaults |= {"output": Path("runs") / (f"emoji-{generation.model}" if bundled else generation.model)}
     config = from_flags(TrainConfig, flags, _fields_of(TrainConfig, defaults))
     if bundled:
-        say(
-            "No --data-path: training on the bundled emoji (1,667 pictures as 4x16x16 latents, 9 categories), laptop recipe."
-        )
+        say("No --data-path: training on the bundled emoji (4x16x16 latents of 9 categories) with a laptop's recipe.")
     else:
         say(f"Training on {generation.data_path}, DiT's recipe.")
     _fit(generation, config)
@@ -90,7 +100,6 @@ def _fields_of(cls: type, values: dict[str, Any]) -> dict[str, Any]:
 
 def _fit(generation: GenerationConfig, config: TrainConfig) -> None:
     """Imports wait until the flags are known to be right, so that mistakes and --help answer at once."""
-    preset(DENOISERS, generation.model)
     from accelerate import PartialState
 
     from iptv2_diffusion.cli.sources import bundled_emoji, pictures
@@ -98,7 +107,7 @@ def _fit(generation: GenerationConfig, config: TrainConfig) -> None:
     from iptv2_diffusion.engine import fit
 
     data = (bundled_emoji if generation.data_path is None else partial(pictures, generation.data_path))(generation)
-    model = _model(generation, len(data.class_names), data.codec)
+    model = _model(generation, len(data.class_names), data.codec, config.seed)
     task = GenerationTask(
         model,
         _scheduler(generation),
@@ -109,12 +118,19 @@ def _fit(generation: GenerationConfig, config: TrainConfig) -> None:
         label_dropout=generation.label_dropout,
         seed=config.seed,
     )
-    steps = fit(task, config, model=dict(model.config), generation=asdict(generation), vae=data.vae)
+    steps = fit(
+        task,
+        config,
+        model=dict(model.config),
+        recipe={name: getattr(generation, name) for name in LEARNED} | {"data": data.content, "vae": data.vae},
+        generation=asdict(generation),
+        vae=data.vae,
+    )
     PartialState().destroy_process_group()
     say(f"{steps} steps done; sample with: python sample.py --ckpt {config.output}")
 
 
-def _model(generation: GenerationConfig, classes: int, codec: Any) -> Any:
+def _model(generation: GenerationConfig, classes: int, codec: Any, seed: int) -> Any:
     import torch
 
     from iptv2_diffusion.diffusion.denoiser import create_denoiser
@@ -124,7 +140,7 @@ def _model(generation: GenerationConfig, classes: int, codec: Any) -> Any:
         raise ValueError(f"expected --image-size in multiples of {codec.factor}, got {generation.image_size}")
     channels = codec.channels
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(derived_generator(0).initial_seed()))
+        torch.manual_seed(derived_generator(seed).initial_seed())
         model = create_denoiser(
             generation.model,
             sample_size=generation.image_size // codec.factor,

@@ -3,7 +3,7 @@
 A label lists the names of one class, separated by commas: "tench, Tinca tinca".
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 
 
@@ -13,6 +13,15 @@ def imagenet_id2label() -> dict[int, str]:
 
     info = ImageNetInfo("imagenet-1k")
     return {index: info.index_to_description(index) for index in range(info.num_classes())}
+
+
+def class_names(folders: Sequence[str]) -> list[str]:
+    """The names of ImageFolder's classes: folders that are all ImageNet synsets get WordNet's names."""
+    from timm.data.imagenet_info import ImageNetInfo
+
+    info = ImageNetInfo("imagenet-1k")
+    descriptions = {info.index_to_label_name(i): info.index_to_description(i) for i in range(info.num_classes())}
+    return [descriptions[name] for name in folders] if set(folders) <= set(descriptions) else list(folders)
 
 
 def names_of(id2label: Mapping[int, str]) -> dict[str, list[int]]:

@@ -23,8 +23,8 @@ class IPTV2Transformer2DModel(ModelMixin, ConfigMixin, Fusable):
     """Class-conditional denoiser of (B, in_channels, H, W) latents.
 
     `sample_size` fixes windows and grids; other sizes, square or not, run too, in multiples of `size_multiple`.
-    `window=None` means half of `sample_size` (the power of two below it): 2x2 windows and a displaced one on every level. The null label, for
-    "no class", is `num_classes`. With `out_channels == 2 * in_channels` the second half is the learned variance.
+    `window=None` means half of `sample_size` (the power of two below it): 2x2 windows and a displaced one on every
+    level. The null label, for "no class", is `num_classes`. With `out_channels == 2 * in_channels` the second half is the learned variance.
     """
 
     _supports_gradient_checkpointing = True
@@ -88,7 +88,7 @@ class IPTV2Transformer2DModel(ModelMixin, ConfigMixin, Fusable):
         class_labels: torch.Tensor,
         return_dict: bool = True,
     ) -> Transformer2DModelOutput | tuple[torch.Tensor]:
-        """`timestep` is a scalar or (B,), in steps of the training schedule; `class_labels` (B,), null_label included."""
+        """`timestep`: a scalar or (B,), in steps of the training schedule; `class_labels`: (B,), null_label included."""
         timestep = torch.as_tensor(timestep, device=hidden_states.device)
         self._check(hidden_states, timestep, class_labels)
         cond = F.silu(self._condition(hidden_states, timestep, class_labels))

@@ -1,4 +1,4 @@
-"""Pixels <-> latents through any diffusers VAE.
+"""Pixels <-> latents through a diffusers VAE (AutoencoderKL or AutoencoderTiny).
 
 Images are (B, 3, H, W) in [-1, 1], latents (B, C, H / factor, W / factor) with about unit variance:
     latents = (posterior sample - shift) * scale, with shift and scale from the VAE's config.
@@ -55,7 +55,8 @@ class LatentCodec:
 
         FileNotFoundError where it is neither here nor can be fetched, ValueError where it is something else or broken.
         """
-        return cls(load_vae(id_or_folder).to(device=device, dtype=dtype))
+        vae = load_vae(id_or_folder).to(device)
+        return cls(vae if dtype == vae.dtype else vae.to(dtype))
 
     @torch.no_grad()
     def encode(self, images: Tensor, generator: Generators = None, noise: Tensor | None = None) -> Tensor:

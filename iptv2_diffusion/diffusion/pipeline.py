@@ -148,7 +148,7 @@ class IPTV2Pipeline(DiffusionPipeline):
         guidance to timesteps t with low <= t / num_train_timesteps <= high. `height` and `width` are in pixels, None
         for the size the model was made for. The callback gets (pipeline, step, t, tensors) and returns the tensors.
         """
-        labels = torch.tensor(self._ids(class_labels), device=self._execution_device)
+        labels = torch.tensor(self.label_ids(class_labels), device=self._execution_device)
         scheduler = without_channel_cut(self.scheduler)
         steps = default_steps(scheduler) if num_inference_steps is None else num_inference_steps
         shape = self._latent_shape(len(labels), height, width)
@@ -228,7 +228,8 @@ class IPTV2Pipeline(DiffusionPipeline):
     def _predict(self, latents: Tensor, t: Tensor, labels: Tensor) -> Any:
         return self.transformer(latents.to(self.transformer.dtype), t, labels)
 
-    def _ids(self, class_labels: Labels) -> list[int]:
+    def label_ids(self, class_labels: Labels) -> list[int]:
+        """The ids of labels given as ids or names; ValueError for those that do not exist."""
         given = [class_labels] if isinstance(class_labels, (int, str)) else list(class_labels)
         if not given:
             raise ValueError("expected at least one class label, got none")
@@ -241,8 +242,12 @@ class IPTV2Pipeline(DiffusionPipeline):
     def _latent_shape(self, batch: int, height: int | None, width: int | None) -> tuple[int, int, int, int]:
         config, factor = self.transformer.config, LatentCodec(self.vae).factor
         sides = [config.sample_size * factor if side is None else side for side in (height, width)]
-        if any(side < factor or side % factor for side in sides):
-            raise ValueError(f"height and width must be multiples of the VAE's factor {factor}, got {sides}")
+        multiple = factor * self.transformer.size_multiple
+        if any(side < multiple or side % multiple for side in sides):
+            raise ValueError(
+                f"height and width must be multiples of {multiple}, {factor} of the VAE times "
+                f"{self.transformer.size_multiple} of the transformer, got {sides}"
+            )
         return batch, config.in_channels, sides[0] // factor, sides[1] // factor
 
 

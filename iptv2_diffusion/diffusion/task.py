@@ -1,7 +1,7 @@
 """Training the denoiser: what the engine's loop asks of a task (see `engine.task.Task`).
 
-One sample of the stream is an example of the source with all its random draws: order by (seed, epoch), everything else by
-(seed, position).
+One sample of the stream is an example of the source with all its random draws: its order comes from (seed, epoch),
+everything else from (seed, position).
 """
 
 import json

@@ -39,9 +39,12 @@ def read_run(folder: Path) -> dict[str, Any]:
     """`run.json` of a checkpoint: step, seconds, config, info."""
     path = folder / RUN
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        run = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
         raise ValueError(f"{path}: not a readable checkpoint record ({error})") from None
+    if missing := [name for name in ("step", "seconds", "config", "info") if name not in run]:
+        raise ValueError(f"{path}: not a checkpoint record, it lacks {', '.join(missing)}")
+    return run
 
 
 def describe(config: TrainConfig, info: Mapping[str, Any]) -> dict[str, Any]:
@@ -148,9 +151,16 @@ def _check_agreement(folder: Path, run: Mapping[str, Any], description: Mapping[
 
 
 def _relevant(run: Mapping[str, Any]) -> dict[str, Any]:
-    """What has to agree on resuming; a model's underscored entries are versions and the like."""
-    model = {f"model.{name}": v for name, v in run["info"].get("model", {}).items() if not name.startswith("_")}
-    return {name: v for name, v in run["config"].items() if name not in MAY_CHANGE} | model
+    """What has to agree on resuming; underscored entries are versions and the like."""
+    info = {
+        f"{part}.{name}": value
+        for part in ("model", "recipe")
+        for name, value in run["info"].get(part, {}).items()
+        if not name.startswith("_")
+    }
+    # The whole course of a cosine depends on its end.
+    free = MAY_CHANGE if run["config"]["schedule"] == "constant" else MAY_CHANGE - {"steps"}
+    return {name: value for name, value in run["config"].items() if name not in free} | info
 
 
 def _check_room(config: TrainConfig, folder: Path) -> None:

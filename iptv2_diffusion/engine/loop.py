@@ -23,7 +23,7 @@ from iptv2_diffusion.engine.log import Log
 from iptv2_diffusion.engine.optim import learning_rate, make_optimizer
 from iptv2_diffusion.engine.settings import TrainConfig
 from iptv2_diffusion.engine.stop import StopRequest
-from iptv2_diffusion.engine.stream import make_loader, micro_batches_per_step, share_of
+from iptv2_diffusion.engine.stream import checked, make_loader, micro_batches_per_step, share_of
 from iptv2_diffusion.engine.task import Task
 
 logger = get_logger(__name__)
@@ -49,8 +49,8 @@ def fit(task: Task, config: TrainConfig, **info: Any) -> int:
     """Trains `task.model` and returns the number of updates done, earlier runs included.
 
     That is `config.steps`, or fewer when SIGINT or SIGTERM asked for an end; a checkpoint is written either way.
-    `info` (JSON) is kept in each checkpoint's `run.json`; its entry `model` (a mapping, normally the model's
-    configuration) has to be the same on resuming.
+    `info` (JSON) is kept in each checkpoint's `run.json`; its entries `model` and `recipe` (mappings: the model's
+    configuration, and whatever else decides what is learned) have to be the same on resuming.
     FileExistsError, FileNotFoundError and ValueError are raised before any work; FloatingPointError, by all processes
     together and before the weights change, when the loss or its gradient is not finite. With several processes the
     process group stays open: a program ends it with `PartialState().destroy_process_group()` before it exits.
@@ -114,7 +114,9 @@ def _train(run: _Run, log: Log, stop: StopRequest) -> None:
         _look(run, log)
 
 
-def _accumulate(run: _Run, batches: Iterator[dict[str, Tensor]], stop: StopRequest) -> tuple[dict[str, float], bool]:
+def _accumulate(
+    run: _Run, batches: Iterator[dict[str, Tensor] | Exception], stop: StopRequest
+) -> tuple[dict[str, float], bool]:
     """Leaves the gradient of one global batch in the model.
 
     Returns the means over that batch of the loss and the task's scalars, and whether any process has to stop.
@@ -123,7 +125,9 @@ def _accumulate(run: _Run, batches: Iterator[dict[str, Tensor]], stop: StopReque
     count = micro_batches_per_step(run.config, accelerator.num_processes)
     totals: dict[str, Tensor] = {}
     for remaining in reversed(range(count)):
-        batch = {name: value.to(accelerator.device, non_blocking=True) for name, value in next(batches).items()}
+        batch = {
+            name: value.to(accelerator.device, non_blocking=True) for name, value in checked(next(batches)).items()
+        }
         with accelerator.no_sync(run.model) if remaining else nullcontext():
             loss, scalars = run.task.loss(run.model, batch)
             _check_per_sample(loss, batch)

@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-# May differ between a checkpoint and the run that resumes it: none of these changes the result of a step.
+# May differ between a checkpoint and the run that resumes it: none of these changes the result of a step (but `steps`
+# does under a cosine, which `checkpoint` minds).
 MAY_CHANGE = frozenset(
     {
         *("output", "steps", "resume", "micro_batch", "workers", "checkpoint_every", "keep"),
@@ -19,7 +20,7 @@ def _about(text: str) -> dict[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    output: Path = field(metadata=_about("folder for checkpoints, stats.jsonl, previews and TensorBoard"))
+    output: Path = field(metadata=_about("folder of checkpoints, stats.jsonl and previews"))
     resume: bool = field(default=False, metadata=_about("continue from the newest checkpoint in the output folder"))
     steps: int = field(default=400_000, metadata=_about("updates in total, earlier runs included"))
     batch_size: int = field(default=256, metadata=_about("samples per update over all processes"))

@@ -10,7 +10,7 @@ from typing import cast
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from iptv2_diffusion.engine.settings import TrainConfig
 from iptv2_diffusion.engine.task import Task
@@ -37,22 +37,39 @@ def micro_batches(config: TrainConfig, rank: int, processes: int, start: int) ->
         yield from (list(positions[i : i + size]) for i in range(0, share, size))
 
 
-class _Positions(Dataset[dict[str, Tensor]]):
+class _Positions(Dataset[dict[str, Tensor] | Exception]):
+    """Errors of the data are handed over as values: a worker process would wrap them in its traceback."""
+
     def __init__(self, task: Task) -> None:
         self.task = task
 
-    def __getitem__(self, position: int) -> dict[str, Tensor]:
-        return self.task.sample(position)
+    def __getitem__(self, position: int) -> dict[str, Tensor] | Exception:
+        try:
+            return self.task.sample(position)
+        except (ValueError, OSError) as error:
+            return error
+
+
+def _collate(samples: list[dict[str, Tensor] | Exception]) -> dict[str, Tensor] | Exception:
+    return next((sample for sample in samples if isinstance(sample, Exception)), None) or default_collate(samples)
+
+
+def checked(batch: dict[str, Tensor] | Exception) -> dict[str, Tensor]:
+    """The batch, or the error that one of its samples met."""
+    if isinstance(batch, Exception):
+        raise batch
+    return batch
 
 
 def make_loader(
     task: Task, config: TrainConfig, rank: int, processes: int, start: int, pin_memory: bool
-) -> DataLoader[dict[str, Tensor]]:
+) -> DataLoader[dict[str, Tensor] | Exception]:
     """Micro-batches in order, loaded ahead by `config.workers` processes; to be walked through once."""
     return DataLoader(
         _Positions(task),
         batch_sampler=cast(Sampler[list[int]], micro_batches(config, rank, processes, start)),
         num_workers=config.workers,
+        collate_fn=_collate,
         worker_init_fn=_leave_signals_to_the_parent,
         pin_memory=pin_memory,
         generator=torch.Generator(),  # otherwise the loader would draw from the global one

@@ -14,7 +14,7 @@ from iptv2_diffusion.layers.windows import from_grid, from_windows, pad_to_multi
 
 
 def channel_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, temperature: torch.Tensor) -> torch.Tensor:
-    """Attention between the d channels of a head (Eq. 2); all tokens are (..., heads, n, d), temperature (heads, 1, 1)."""
+    """Attention between the d channels of a head (Eq. 2); tokens are (..., heads, n, d), temperature (heads, 1, 1)."""
     scores = _normalised(q).transpose(-2, -1) @ _normalised(k)  # (..., heads, d, d)
     weights = (_at_least_fp32(scores) * temperature).softmax(-1).to(v.dtype)
     return v @ weights.transpose(-2, -1)
@@ -45,7 +45,7 @@ class WindowBranch(nn.Module):
 
 
 class FCSA(nn.Module):
-    """Focal context self-attention (Section 3.3): a top branch on windows, a bottom branch on windows displaced by half.
+    """Focal context self-attention (Section 3.3): a top branch on windows, a bottom branch on displaced ones.
 
     `bottom=False` makes no bottom branch: for maps of a known size that is no larger than one window.
     `shift="interior"` displaces without wrap-around, as the paper's FLOPs demand: on the border, half a window wide,
@@ -103,7 +103,7 @@ class FCSA(nn.Module):
 
 
 class GGSA(nn.Module):
-    """Global grid self-attention (Section 3.4): pixels at the same place of every cubby attend to each other (Eq. 4)."""
+    """Global grid self-attention (Section 3.4): pixels at one place of every cubby attend to each other (Eq. 4)."""
 
     def __init__(self, width: int, heads: int, grid: int, *, init: Variance, relative_bias: bool = True) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """Structural re-parameterisation (Eq. 6): convolutions that train as several and run as one.
 
-All branches are linear and nothing stands between them, so training form and fused form are the same function, at borders
-too. The functions here are pure; the modules hold either the factors or one weight called `fused`.
+All branches are linear and nothing stands between them, so training form and fused form are the same function, at
+borders too. The functions here are pure; the modules hold either the factors or one weight called `fused`.
 
 Training folds the factors into one weight and runs one convolution, which gives the same outputs and gradients as the
 branches with far less memory. A stacked 1x1 is run as it is written where that costs fewer products: few tokens.
@@ -17,7 +17,7 @@ from torch import nn
 
 from iptv2_diffusion.layers.conv import Variance, uniform_
 
-NEGLIGIBLE = 1e-5  # a singular value relative to the largest: rounding of float32 weights
+NEGLIGIBLE = 32  # a singular value relative to the largest, in units of the weight's rounding
 
 
 def merge_pointwise(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
@@ -31,7 +31,7 @@ def split_pointwise(weight: torch.Tensor, inner: int) -> tuple[torch.Tensor, tor
     ValueError where the weight's rank is larger than `inner`.
     """
     u, s, vh = torch.linalg.svd(weight.flatten(1).double(), full_matrices=False)
-    if inner < len(s) and s[inner] > s[0] * NEGLIGIBLE:
+    if inner < len(s) and s[inner] > s[0] * NEGLIGIBLE * torch.finfo(weight.dtype).eps:
         raise ValueError(f"a weight {tuple(weight.shape[:2])} of full rank is no product of factors {inner} wide")
     u, s, vh = u[:, :inner], s[:inner], vh[:inner]
     generator = torch.Generator().manual_seed(0)
@@ -77,10 +77,11 @@ class Reparameterised(nn.Module):
             self._replace(**self.split(self.fused))
 
     def _replace(self, **tensors: torch.Tensor) -> None:
+        trained = any(p.requires_grad for p in self.parameters(recurse=False))
         for name in list(self._parameters):
             setattr(self, name, None)
         for name, tensor in tensors.items():
-            setattr(self, name, nn.Parameter(tensor.detach().clone()))
+            setattr(self, name, nn.Parameter(tensor.detach().clone(), requires_grad=trained))
 
     def weight(self) -> torch.Tensor:
         """The one weight of the fused form, differentiable in the factors."""

@@ -18,7 +18,7 @@ class IPTV2Restorer(ModelMixin, ConfigMixin, Fusable):
     """(B, in_channels, H, W) in [0, 1] -> (B, out_channels, H, W), not clamped, for any H and W.
 
     With as many output as input channels the network predicts a residual to its input. With others (dual-pixel
-    deblurring: 6 -> 3) there is none; a 1x1 convolution carries the shallow features past the U instead, as in Restormer.
+    deblurring: 6 -> 3) there is none; a 1x1 convolution carries the shallow features past the U instead, as Restormer.
     `norm="bias_free"` is for denoising, `"centred"` for the other tasks.
     """
 

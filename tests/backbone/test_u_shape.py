@@ -153,10 +153,10 @@ def learning(net: nn.Module) -> dict[str, float]:
 @pytest.mark.parametrize("size", [(16, 16), (20, 24)], ids=str)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_gradient_reaches_every_parameter(variant: str, size: tuple[int, int]) -> None:
-    net = make(**VARIANTS[variant]).double()
+    net = make(**VARIANTS[variant])
     randomise(net)
-    x, cond_dim = maps(4, *size), net.config.cond_dim
-    cond = None if cond_dim is None else torch.randn(2, cond_dim, dtype=torch.float64)
+    x, cond_dim = maps(4, *size).float(), net.config.cond_dim
+    cond = None if cond_dim is None else torch.randn(2, cond_dim)
     out = net(x, cond)
     assert out.shape == (2, 8, *size)
     (out * torch.randn_like(out)).sum().backward()

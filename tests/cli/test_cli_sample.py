@@ -33,6 +33,7 @@ def test_draws_a_grid_and_pictures_that_carry_their_settings(command, tmp_path, 
         assert picture.size == (128, 128)
         settings = json.loads(picture.info[METADATA_KEY])
     assert (settings["seed"], settings["label"], settings["name"], settings["steps"]) == (7, 2, "Flags", 2)
+    assert (settings["scheduler"], settings["device"]) == ("DPMSolverMultistepScheduler", "cpu")
     with Image.open(tmp_path / "new" / "000001.png") as picture:
         assert json.loads(picture.info[METADATA_KEY])["name"] == "Food & Drink"
 
@@ -66,7 +67,10 @@ def test_takes_the_next_free_folder_by_itself(command, tmp_path, monkeypatch):
         (("--ckpt", "no/such/place"), "no/such/place"),
         (("--steps", "0"), "--steps"),
         (("--steps", "2000"), "2000"),
-        (("--size", "100"), "100"),
+        (("--size", "136"), "multiples of 32"),
+        (("--classes", "0", "1", "99", "--batch-size", "1"), "99"),
+        (("--seed", str(2**63)), "--seed"),
+        (("--device", "meta"), "meta"),
         (("--num-samples", "0"), "--num-samples"),
         (("--device", "cuda:99"), "cuda:99"),
         (("--device", "nonsense"), "nonsense"),
@@ -96,9 +100,11 @@ def test_refuses_damaged_weights(refused: Callable[..., str], tmp_path: Path):
     assert "cannot load" in refused("sample", *FAST, "--ckpt", tmp_path / "ckpt")
 
 
-def test_refuses_weights_of_another_configuration(refused: Callable[..., str], tmp_path: Path):
+@pytest.mark.parametrize(
+    "change", [{"width": 64}, {"layers": [2, 2, 2]}, {"layers": [2, 2, 6]}, {"fused": False}], ids=str
+)
+def test_refuses_weights_of_another_configuration(refused: Callable[..., str], tmp_path: Path, change: dict):
     shutil.copytree(EMOJI, tmp_path / "ckpt")
     config = tmp_path / "ckpt" / "transformer" / "config.json"
-    settings = json.loads(config.read_text())
-    config.write_text(json.dumps(settings | {"width": settings["width"] + 16}))
+    config.write_text(json.dumps(json.loads(config.read_text()) | change))
     assert "cannot load" in refused("sample", *FAST, "--ckpt", tmp_path / "ckpt")

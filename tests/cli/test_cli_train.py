@@ -72,17 +72,41 @@ def test_refuses_bad_input_in_one_line(refused: Callable[..., str], tmp_path, sm
     assert "multiples of 8" in refused("train", *common, "--data-path", picture_folder, "--image-size", 36)
     assert "--data-path" in refused("train", "--image-size", 64, "--output", tmp_path / "run")
     assert "hf download" in refused("train", "--data-path", picture_folder, "--vae", "no-such-owner/no-such-vae")
+    assert "--label-dropout" in refused("train", *common, "--label-dropout", 2)
+    assert "--flip" in refused("train", "--flip", "--output", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_refuses_an_unreadable_picture_by_name(refused, tmp_path, small_vae, picture_folder, workers):
     damaged = picture_folder / "even" / "zz.png"
     damaged.write_bytes(b"not a picture")
-    flags = (*PICTURES, *common, "--data-path", picture_folder, "--batch-size", 12, "--steps", 2)
-    assert str(damaged) in refused("train", *flags)
+    flags = (*PICTURES, "--vae", small_vae, "--data-path", picture_folder, "--batch-size", 13, "--steps", 2)
+    message = refused("train", *flags, "--workers", workers, "--output", tmp_path / "run")
+    assert message.startswith(f"error: cannot read {damaged}")
+    assert "Traceback" not in message
+
+
+def test_imagenet_folders_get_their_names(command, tmp_path, small_vae, picture_folder):
+    for old, new in (("even", "n02099601"), ("odd", "n01440764")):
+        (picture_folder / old).rename(picture_folder / new)
+    flags = (*PICTURES, "--vae", small_vae, "--data-path", picture_folder, "--steps", 1, "--output", tmp_path / "run")
+    command("train", *flags)
+    names = json.loads((tmp_path / "run" / "checkpoint-00000001" / "class_names.json").read_text())
+    assert names == ["tench, Tinca tinca", "golden retriever"]
 
 
 def test_refuses_a_folder_that_holds_a_run(command, refused: Callable[..., str], tmp_path):
     command("train", *TINY, "--steps", 1, "--output", tmp_path / "run")
     assert "already holds a run" in refused("train", *TINY, "--steps", 2, "--output", tmp_path / "run")
-    changed = ("--resume", "--lr", 1, "--output", tmp_path / "run")
-    assert "another configuration: lr" in refused("train", *TINY, "--steps", 1, *changed)
+    for flag, value, name in (
+        ("--lr", 1, "lr"),
+        ("--steps", 2, "steps"),  # the recipe's cosine would take another course
+        ("--prediction", "epsilon", "recipe.prediction"),
+        ("--label-dropout", 0.5, "recipe.label_dropout"),
+    ):
+        message = refused("train", *TINY, "--steps", 1, "--resume", "--output", tmp_path / "run", flag, value)
+        assert f"another configuration: {name}" in message
 
 
 def launch(*flags: object, processes: int) -> None:

@@ -19,6 +19,8 @@ class GaussianDenoiser(ModelMixin, ConfigMixin):
     The variance half, if any, is `variance + label / 100`. `rows` records the batch size of every forward.
     """
 
+    size_multiple = 1
+
     @register_to_config
     def __init__(
         self,

@@ -244,7 +244,7 @@ def test_half_precision_starts_from_the_same_noise() -> None:
         ({"guidance_channels": 5}, "1 to 4, or None for all, got 5"),
         ({"guidance_interval": (0.9, 0.1)}, "0 <= low <= high <= 1"),
         ({"guidance_scale": float("inf")}, "finite"),
-        ({"height": 15}, "multiples of the VAE's factor 2"),
+        ({"height": 15}, "multiples of 2, 2 of the VAE"),
         ({"callback_on_step_end_tensor_inputs": ["noise"]}, "a step callback can get"),
     ],
 )

@@ -1,0 +1,72 @@
+"""What ships in the package: sizes, statistics of the latents, and figures that a refactor must not change."""
+
+import pytest
+import torch
+
+from iptv2_diffusion import IPTV2Pipeline, LatentCodec
+from iptv2_diffusion.cli.sources import EMOJI, EMOJI_LATENTS
+from iptv2_diffusion.data.emoji import CATEGORIES, held_out_mask, load_emoji
+from iptv2_diffusion.data.sources import load_moments
+from iptv2_diffusion.diffusion.schedule import make_scheduler
+from iptv2_diffusion.diffusion.task import GenerationTask
+
+MB = 10**6
+
+
+@pytest.fixture(scope="module")
+def codec() -> LatentCodec:
+    return LatentCodec.from_pretrained(str(EMOJI / "vae"))
+
+
+def psnr(codec: LatentCodec, images: torch.Tensor) -> float:
+    """Mean over pictures (N, 3, H, W) uint8 of the decoded posterior mean, in dB."""
+    decoded = codec.decode_uint8(codec.moments(images.float() / 127.5 - 1)[0])
+    errors = (decoded.float() - images.float()).square().flatten(1).mean(1)
+    return (10 * torch.log10(255**2 / errors)).mean().item()
+
+
+def test_the_autoencoder_is_small_and_keeps_real_pictures(codec, real_images):
+    assert sum(p.numel() for p in codec.vae.parameters()) == 1_386_799
+    assert sum(path.stat().st_size for path in (EMOJI / "vae").iterdir()) <= 4 * MB
+    emoji = torch.stack([image for image in real_images.values() if image.shape[-1] == 128])
+    assert len(emoji) == 12
+    assert psnr(codec, emoji) == pytest.approx(PACKAGED_PSNR, abs=0.05)
+
+
+def test_held_out_latents_are_normalised():
+    assert EMOJI_LATENTS.stat().st_size <= 9 * MB
+    moments = load_moments(EMOJI_LATENTS)
+    assert tuple(moments.mean.shape) == tuple(moments.std.shape) == (1852, 4, 16, 16)
+    assert moments.labels.bincount().tolist() == [85, 157, 253, 128, 261, 361, 166, 223, 218]
+    held_out = moments.part(held_out_mask(len(moments)))
+    assert len(held_out) == 185
+    mean = held_out.mean.float().mean((0, 2, 3))
+    variance = held_out.mean.float().var((0, 2, 3)) + held_out.std.float().square().mean((0, 2, 3))
+    assert mean.abs().max() < 0.1
+    assert variance.sqrt().min() > 0.9
+    assert variance.sqrt().max() < 1.1
+
+
+@pytest.mark.slow
+def test_held_out_pictures_are_kept_and_match_the_latents(codec, shared_data):
+    data = load_emoji(shared_data("fluent_emoji_3d"))
+    assert psnr(codec, data.images[data.held_out]) == pytest.approx(HELD_OUT_PSNR, abs=0.05)
+    moments = load_moments(EMOJI_LATENTS)
+    assert moments.labels.equal(data.labels)
+    mean, std = codec.moments(data.images[:8].float() / 127.5 - 1)
+    torch.testing.assert_close(moments.mean[:8].float(), mean, rtol=2e-3, atol=2e-3)  # stored in half precision
+    torch.testing.assert_close(moments.std[:8].float(), std, rtol=2e-3, atol=2e-3)
+
+
+@torch.no_grad()
+def test_the_denoiser_denoises_held_out_latents(codec):
+    """Mean squared error of the predicted velocity, whose variance is 1; pinned."""
+    pipeline = IPTV2Pipeline.from_pretrained(EMOJI)
+    assert pipeline.id2label == dict(enumerate(CATEGORIES))
+    moments = load_moments(EMOJI_LATENTS)
+    held_out = moments.part(held_out_mask(len(moments)))
+    scheduler = make_scheduler("ddpm", pipeline.scheduler.config, learned_sigma=False)
+    task = GenerationTask(
+        pipeline.transformer, scheduler, codec, held_out, class_names=list(CATEGORIES), held_out=held_out
+    )
+    assert task.validate(pipeline.transformer)["held_out_loss"] == pytest.approx(HELD_OUT_LOSS, abs=2e-3)
