@@ -30,7 +30,7 @@ def test_the_autoencoder_is_small_and_keeps_real_pictures(codec, real_images):
     assert sum(path.stat().st_size for path in (EMOJI / "vae").iterdir()) <= 4 * MB
     emoji = torch.stack([image for image in real_images.values() if image.shape[-1] == 128])
     assert len(emoji) == 12
-    assert psnr(codec, emoji) == pytest.approx(PACKAGED_PSNR, abs=0.05)
+    assert psnr(codec, emoji) == pytest.approx(26.40, abs=0.05)
 
 
 def test_held_out_latents_are_normalised():
@@ -50,7 +50,7 @@ def test_held_out_latents_are_normalised():
 @pytest.mark.slow
 def test_held_out_pictures_are_kept_and_match_the_latents(codec, shared_data):
     data = load_emoji(shared_data("fluent_emoji_3d"))
-    assert psnr(codec, data.images[data.held_out]) == pytest.approx(HELD_OUT_PSNR, abs=0.05)
+    assert psnr(codec, data.images[data.held_out]) == pytest.approx(26.68, abs=0.05)
     moments = load_moments(EMOJI_LATENTS)
     assert moments.labels.equal(data.labels)
     mean, std = codec.moments(data.images[:8].float() / 127.5 - 1)
@@ -69,4 +69,4 @@ def test_the_denoiser_denoises_held_out_latents(codec):
     task = GenerationTask(
         pipeline.transformer, scheduler, codec, held_out, class_names=list(CATEGORIES), held_out=held_out
     )
-    assert task.validate(pipeline.transformer)["held_out_loss"] == pytest.approx(HELD_OUT_LOSS, abs=2e-3)
+    assert task.validate(pipeline.transformer)["held_out_loss"] == pytest.approx(0.5977, abs=2e-3)
