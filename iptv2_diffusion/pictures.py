@@ -15,6 +15,8 @@ def grid(
     """Pictures of one size, row by row on white, each over its caption; about as many rows as columns by default."""
     if not pictures:
         raise ValueError("expected at least one picture for a grid")
+    if captions is not None and len(captions) != len(pictures):
+        raise ValueError(f"expected a caption for each of {len(pictures)} pictures, got {len(captions)}")
     columns = columns or round(len(pictures) ** 0.5 + 0.49)
     width, height = pictures[0].size
     step_x, step_y = width + GAP, height + GAP + (LINE if captions else 0)

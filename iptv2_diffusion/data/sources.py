@@ -38,9 +38,13 @@ def load_moments(path: Path) -> LatentMoments:
     """Raises ValueError where the file is missing or is not one of moments."""
     try:
         tensors = load_file(path)
-        return LatentMoments(tensors["mean"], tensors["std"], tensors["labels"].long())
+        moments = LatentMoments(tensors["mean"], tensors["std"], tensors["labels"].long())
     except (OSError, SafetensorError, KeyError) as error:
         raise ValueError(f"expected latent moments (safetensors: mean, std, labels) in {path}: {error}") from None
+    if moments.mean.shape != moments.std.shape or moments.mean.shape[:1] != moments.labels.shape:
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (moments.mean, moments.std, moments.labels))
+        raise ValueError(f"expected mean and std of one shape (N, C, h, w) and N labels in {path}, got {shapes}")
+    return moments
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,8 @@ class GenerationTask:
         label_dropout: float = 0.1,
         seed: int = 0,
     ) -> None:
+        if len(class_names) != model.config["num_classes"]:
+            raise ValueError(f"expected {model.config['num_classes']} class names, got {len(class_names)}")
         self.model, self.scheduler, self.codec = model, scheduler, codec
         self.source, self.held_out = source, held_out
         self.class_names, self.label_dropout, self.seed = class_names, label_dropout, seed

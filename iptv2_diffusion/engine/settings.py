@@ -54,6 +54,7 @@ class TrainConfig:
             _require(value is None or value >= 0, name, "0 or more", value)
         for name, value in (("ema", self.ema), ("betas", self.betas[0]), ("betas", self.betas[1])):
             _require(0 <= value < 1, name, "in [0, 1)", value)
+        _require(0 <= self.seed < 2**62, "seed", "0 to 2**62 - 1", self.seed)
         _require(self.schedule in ("constant", "cosine"), "schedule", "constant or cosine", self.schedule)
         _require(self.precision in ("no", "bf16"), "precision", "no or bf16", self.precision)
         if self.schedule == "constant" and self.lr_final is not None:
