@@ -23,10 +23,11 @@ from iptv2_diffusion.engine.log import Log
 from iptv2_diffusion.engine.optim import learning_rate, make_optimizer
 from iptv2_diffusion.engine.settings import TrainConfig
 from iptv2_diffusion.engine.stop import StopRequest
-from iptv2_diffusion.engine.stream import checked, make_loader, micro_batches_per_step, share_of
+from iptv2_diffusion.engine.stream import checked, micro_batches_per_step, open_stream, share_of
 from iptv2_diffusion.engine.task import Task
 
 logger = get_logger(__name__)
+Batches = Iterator[dict[str, Tensor] | Exception]
 
 
 @dataclass
@@ -93,11 +94,15 @@ def _restore(run: _Run, source: Path) -> None:
 
 
 def _train(run: _Run, log: Log, stop: StopRequest) -> None:
-    config, accelerator = run.config, run.accelerator
+    accelerator = run.accelerator
+    where = accelerator.process_index, accelerator.num_processes
     on_gpu = accelerator.device.type == "cuda"
-    loader = make_loader(run.task, config, accelerator.process_index, accelerator.num_processes, run.step, on_gpu)
-    batches = iter(loader)
-    clock = _Clock(run)
+    with open_stream(run.task, run.config, *where, run.step, on_gpu) as batches:
+        _steps(run, log, stop, batches)
+
+
+def _steps(run: _Run, log: Log, stop: StopRequest, batches: Batches) -> None:
+    config, clock = run.config, _Clock(run)
     while run.step < config.steps:
         clock.start()
         means, stopping = _accumulate(run, batches, stop)
@@ -114,9 +119,7 @@ def _train(run: _Run, log: Log, stop: StopRequest) -> None:
         _look(run, log)
 
 
-def _accumulate(
-    run: _Run, batches: Iterator[dict[str, Tensor] | Exception], stop: StopRequest
-) -> tuple[dict[str, float], bool]:
+def _accumulate(run: _Run, batches: Batches, stop: StopRequest) -> tuple[dict[str, float], bool]:
     """Leaves the gradient of one global batch in the model.
 
     Returns the means over that batch of the loss and the task's scalars, and whether any process has to stop.

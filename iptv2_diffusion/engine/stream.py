@@ -6,6 +6,7 @@ walks through it in micro-batches, so the samples of a step depend on nothing bu
 
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import cast
 
 import torch
@@ -74,6 +75,19 @@ def make_loader(
         pin_memory=pin_memory,
         generator=torch.Generator(),  # otherwise the loader would draw from the global one
     )
+
+
+@contextmanager
+def open_stream(
+    task: Task, config: TrainConfig, rank: int, processes: int, start: int, pin_memory: bool
+) -> Iterator[Iterator[dict[str, Tensor] | Exception]]:
+    """The batches of `make_loader`. The workers end with the context, even where a traceback keeps its frames alive:
+    they ignore SIGTERM, so the interpreter would wait for them for ever."""
+    batches = (batch for batch in make_loader(task, config, rank, processes, start, pin_memory))
+    try:
+        yield batches
+    finally:
+        batches.close()
 
 
 def _leave_signals_to_the_parent(worker: int) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -94,6 +95,18 @@ def test_workers_change_nothing(tmp_path):
     fit(ToyTask(), toy_config(tmp_path / "one", steps=3))
     fit(ToyTask(), toy_config(tmp_path / "other", steps=3, workers=1, micro_batch=8))
     assert_same_checkpoint(tmp_path / "one" / "checkpoint-00000003", tmp_path / "other" / "checkpoint-00000003")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_of_the_data_arrives_as_it_is_and_leaves_no_worker_behind(tmp_path, workers):
+    def on_sample(position: int) -> None:
+        if position == 11:
+            raise ValueError("sample 11 is broken")
+
+    with pytest.raises(ValueError, match=r"^sample 11 is broken$") as error:
+        fit(ToyTask(on_sample=on_sample), toy_config(tmp_path, workers=workers))
+    assert error.tb is not None  # keeps the frames of the loop alive, as the interpreter's last exception does
+    assert multiprocessing.active_children() == []
 
 
 def test_bf16_keeps_float32_weights(tmp_path):
