@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from skimage import data as skimage_data
 
 from iptv2_diffusion.data.emoji import load_emoji
@@ -59,3 +60,12 @@ def real_images() -> dict[str, torch.Tensor]:
     }
     pixels = {name: torch.from_numpy(photograph).permute(2, 0, 1) for name, photograph in photographs.items()}
     return dict(zip(emoji.names, emoji.images, strict=True)) | pixels
+
+
+@pytest.fixture
+def fresh_accelerate(monkeypatch: pytest.MonkeyPatch):
+    """It otherwise remembers the precision of the first run in a process."""
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)

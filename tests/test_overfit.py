@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from torch.nn.functional import avg_pool2d
 
 from iptv2_diffusion import LatentCodec, create_denoiser
@@ -16,15 +15,6 @@ from iptv2_diffusion.diffusion.task import GenerationTask
 from iptv2_diffusion.engine import TrainConfig, fit
 
 STEPS = 300
-
-
-@pytest.fixture(autouse=True)
-def fresh_accelerate(monkeypatch: pytest.MonkeyPatch):
-    """It otherwise remembers the precision of the first run in a process."""
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def eight_latents() -> LatentMoments:
@@ -53,6 +43,7 @@ def error_without_the_pictures(latents: torch.Tensor) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("fresh_accelerate")
 def test_eight_latents_are_learned_by_heart(tmp_path: Path) -> None:
     """In half a minute. Measured: 0.051 in training and 0.058 after it; 0.111 without knowing the pictures."""
     latents = eight_latents()

@@ -101,11 +101,11 @@ def _pipeline(config: SampleConfig) -> Any:
     import torch
 
     from iptv2_diffusion.cli.load import choose_device, load_pipeline
-    from iptv2_diffusion.diffusion.schedule import SCHEDULERS, make_scheduler
+    from iptv2_diffusion.diffusion.schedule import check_scheduler_name, make_scheduler
 
     device = choose_device(config.device)
-    if config.scheduler is not None and config.scheduler not in SCHEDULERS:
-        raise ValueError(f"unknown scheduler {config.scheduler!r}: expected one of {', '.join(SCHEDULERS)}")
+    if config.scheduler is not None:
+        check_scheduler_name(config.scheduler)  # before the weights are read
     pipeline = load_pipeline(config.ckpt, config.vae)
     if config.scheduler is not None:
         model = pipeline.transformer.config
@@ -131,6 +131,7 @@ def _draw(config: SampleConfig, pipeline: Any, labels: list[int], output: Path) 
     from iptv2_diffusion.pictures import grid
 
     names = [pipeline.id2label.get(label, f"class {label}").split(",")[0] for label in labels]
+    settings = _settings(config, pipeline)
     pictures: list[Any] = []
     for start in range(0, len(labels), config.batch_size):
         stop = min(start + config.batch_size, len(labels))
@@ -138,8 +139,8 @@ def _draw(config: SampleConfig, pipeline: Any, labels: list[int], output: Path) 
         pictures += _draw_batch(config, pipeline, labels[start:stop], config.seed + start)
         for index in range(start, stop):
             own = {"seed": config.seed + index, "label": labels[index], "name": names[index]}
-            _save(pictures[index], output / f"{index:06d}.png", _settings(config, pipeline) | own)
-    _save(grid(pictures, names), output / "grid.png", _settings(config, pipeline) | {"labels": labels})
+            _save(pictures[index], output / f"{index:06d}.png", settings | own)
+    _save(grid(pictures, names), output / "grid.png", settings | {"labels": labels})
 
 
 def _draw_batch(config: SampleConfig, pipeline: Any, labels: list[int], seed: int) -> list[Any]:

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from iptv2_diffusion.data.image_folder import on_white
+
 CATEGORIES = (
     "Activities",
     "Animals & Nature",
@@ -44,9 +46,7 @@ def held_out_mask(count: int) -> torch.Tensor:
 
 def composite_on_white(picture: Image.Image, size: int) -> np.ndarray:
     """(size, size, 3) uint8. Transparent pixels become white before the picture is reduced (box filter)."""
-    rgba = picture.convert("RGBA")
-    white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-    return np.asarray(Image.alpha_composite(white, rgba).convert("RGB").resize((size, size), Image.Resampling.BOX))
+    return np.asarray(on_white(picture).resize((size, size), Image.Resampling.BOX))
 
 
 def load_emoji(root: Path, size: int = 128) -> EmojiSet:

@@ -53,9 +53,7 @@ def read_rgb(path: str | Path) -> Image.Image:
     try:
         with Image.open(path) as picture:
             return _to_rgb(ImageOps.exif_transpose(picture))
-    except (
-        Exception
-    ) as error:  # bad bytes raise more than OSError: ValueError, SyntaxError, DecompressionBombError, ...
+    except Exception as error:  # bad bytes raise more than OSError: ValueError, SyntaxError, DecompressionBombError
         raise ValueError(f"cannot read {path} as a picture: {error}") from error
 
 
@@ -110,6 +108,11 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
         raise ValueError("expected 8 or 16 bits per channel, it holds floating-point numbers")
     if not picture.has_transparency_data:
         return picture.convert("RGB")
+    return on_white(picture)
+
+
+def on_white(picture: Image.Image) -> Image.Image:
+    """RGB, what is transparent being white."""
     rgba = picture.convert("RGBA")
     white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
     return Image.alpha_composite(white, rgba).convert("RGB")

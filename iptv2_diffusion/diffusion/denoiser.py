@@ -24,7 +24,8 @@ class IPTV2Transformer2DModel(ModelMixin, ConfigMixin, Fusable):
 
     `sample_size` fixes windows and grids; other sizes, square or not, run too, in multiples of `size_multiple`.
     `window=None` means half of `sample_size` (the power of two below it): 2x2 windows and a displaced one on every
-    level. The null label, for "no class", is `num_classes`. With `out_channels == 2 * in_channels` the second half is the learned variance.
+    level. The null label, for "no class", is `num_classes`. With `out_channels == 2 * in_channels` the second half is
+    the learned variance.
     """
 
     _supports_gradient_checkpointing = True

@@ -104,15 +104,18 @@ class IPTV2Pipeline(DiffusionPipeline):
             return imagenet_id2label() if self.num_classes == IMAGENET_CLASSES else {}
         return {int(index): name for index, name in recorded.items()}
 
+    @cached_property
+    def _names(self) -> dict[str, list[int]]:
+        return names_of(self.id2label)
+
     @property
     def labels(self) -> dict[str, int]:
         """Lower-case name -> class id, of the names that mean one class only."""
-        return {name: ids[0] for name, ids in sorted(names_of(self.id2label).items()) if len(ids) == 1}
+        return {name: ids[0] for name, ids in sorted(self._names.items()) if len(ids) == 1}
 
     def get_label_ids(self, names: str | Sequence[str]) -> list[int]:
         """The class ids of `names`: each a whole label or one of its parts between commas, in any case."""
-        known = names_of(self.id2label)
-        return [find_class(name, known) for name in ([names] if isinstance(names, str) else names)]
+        return [find_class(name, self._names) for name in ([names] if isinstance(names, str) else names)]
 
     def fuse(self) -> "IPTV2Pipeline":
         """The transformer to its inference form, in place: same function, fewer operations."""

@@ -93,8 +93,7 @@ def make_scheduler(name: str, config: Mapping[str, Any], *, learned_sigma: bool)
 
     Only "ddpm" uses a learned variance; with `learned_sigma=False` it takes the posterior's ("fixed_small").
     """
-    if name not in SCHEDULERS:
-        raise ValueError(f"unknown scheduler {name!r}: expected one of {', '.join(SCHEDULERS)}")
+    check_scheduler_name(name)
     check_prediction_type(config)
     options = {key: config[key] for key in NOISE_SCHEDULE_KEYS if key in config} | dict(SCHEDULERS[name].options)
     if name == "ddpm":
@@ -126,6 +125,11 @@ def default_steps(scheduler: Any) -> int:
         if isinstance(scheduler, choice.scheduler) and same_order:
             return choice.steps
     return FALLBACK_STEPS
+
+
+def check_scheduler_name(name: str) -> None:
+    if name not in SCHEDULERS:
+        raise ValueError(f"unknown scheduler {name!r}: expected one of {', '.join(SCHEDULERS)}")
 
 
 def check_prediction_type(config: Mapping[str, Any]) -> None:
