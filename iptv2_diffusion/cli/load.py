@@ -9,6 +9,7 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
 from iptv2_diffusion.cli.sources import EMOJI, vae_source
 from iptv2_diffusion.diffusion.denoiser import IPTV2Transformer2DModel
+from iptv2_diffusion.diffusion.model_files import first_line, load_fitting
 from iptv2_diffusion.diffusion.pipeline import IPTV2Pipeline
 from iptv2_diffusion.diffusion.task import CLASS_NAMES
 from iptv2_diffusion.diffusion.vae_files import HUB_ID, load_vae
@@ -51,23 +52,12 @@ def _saved(source: str, vae: str | None) -> IPTV2Pipeline:
     try:
         return IPTV2Pipeline.from_pretrained(source, use_safetensors=True, **parts)
     except Exception as error:  # diffusers raises many kinds for a missing, truncated or foreign file
-        raise ValueError(f"cannot load a pipeline from {source}: {_first_line(error)}") from error
+        raise ValueError(f"cannot load a pipeline from {source}: {first_line(error)}") from error
 
 
-def _transformer(source: str | Path, **where: str) -> IPTV2Transformer2DModel:
-    """Weights that fit their config.json and nothing else: diffusers by itself would leave out what does not fit."""
-    try:
-        loaded: Any = IPTV2Transformer2DModel.from_pretrained(
-            source, use_safetensors=True, output_loading_info=True, low_cpu_mem_usage=False, **where
-        )
-    except Exception as error:  # as above
-        raise ValueError(f"cannot load a denoiser from {source}: {_first_line(error)}") from error
-    model, report = loaded
-    wrong = {kind: report[f"{kind}_keys"] for kind in ("missing", "unexpected", "mismatched")}
-    if any(wrong.values()):
-        counts = ", ".join(f"{len(keys)} {kind}" for kind, keys in wrong.items())
-        raise ValueError(f"cannot load a denoiser from {source}: its weights do not fit its config.json ({counts})")
-    return model
+def _transformer(source: str | Path, **where: Any) -> IPTV2Transformer2DModel:
+    # The frugal way of loading fails without a word of explanation where weights are missing.
+    return load_fitting(IPTV2Transformer2DModel, source, "denoiser", low_cpu_mem_usage=False, **where)
 
 
 def _trained(checkpoint: Path, vae: str | None) -> IPTV2Pipeline:
@@ -78,8 +68,8 @@ def _trained(checkpoint: Path, vae: str | None) -> IPTV2Pipeline:
     try:
         names = json.loads((checkpoint / CLASS_NAMES).read_text(encoding="utf-8"))
         scheduler: Any = DDPMScheduler.from_pretrained(checkpoint / "scheduler")
-    except Exception as error:  # as above
-        raise ValueError(f"cannot load {checkpoint}: {_first_line(error)}") from error
+    except Exception as error:  # diffusers raises many kinds
+        raise ValueError(f"cannot load {checkpoint}: {first_line(error)}") from error
     return IPTV2Pipeline(
         transformer=_transformer(checkpoint / "model"),
         vae=load_vae(vae or vae_source(recorded)),
@@ -98,9 +88,5 @@ def choose_device(name: str | None) -> torch.device:
             raise RuntimeError(f"expected one of {', '.join(DEVICES)}")
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"device {name!r} is not available here: {_first_line(error)}") from None
+        raise ValueError(f"device {name!r} is not available here: {first_line(error)}") from None
     return device
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

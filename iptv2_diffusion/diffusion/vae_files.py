@@ -10,6 +10,8 @@ from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from huggingface_hub import model_info, snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 
+from iptv2_diffusion.diffusion.model_files import first_line, load_fitting
+
 SD_VAE = "stabilityai/sd-vae-ft-ema"
 VAE_CLASSES: dict[str, Any] = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
@@ -20,14 +22,7 @@ def load_vae(id_or_folder: str | Path) -> Any:
     """The VAE in eval mode and without gradients, of the class its config.json names; safetensors only."""
     folder = _folder(id_or_folder)
     vae_class = _vae_class(folder)
-    try:
-        vae, report = vae_class.from_pretrained(folder, use_safetensors=True, output_loading_info=True)
-    except Exception as error:
-        # diffusers raises OSError, ValueError, RuntimeError or safetensors' own error for a truncated or foreign file.
-        raise ValueError(f"cannot load the VAE in {folder}: {_first_line(error)}") from error
-    keys = [key for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in report[kind]]
-    if keys:
-        raise ValueError(f"{WEIGHTS} in {folder} does not fit {CONFIG}: {len(keys)} keys differ, first {keys[0]}")
+    vae = load_fitting(vae_class, folder, "VAE")
     return vae.eval().requires_grad_(False)
 
 
@@ -56,7 +51,7 @@ def _from_hub(hub_id: str) -> Path:
     except Exception as error:
         raise FileNotFoundError(
             f"the VAE {hub_id} is neither a folder here nor in the hub's cache, and it cannot be downloaded "
-            f"({_first_line(error)}); where the hub can be reached run `hf download {hub_id} {' '.join(files)} "
+            f"({first_line(error)}); where the hub can be reached run `hf download {hub_id} {' '.join(files)} "
             "--local-dir FOLDER`, bring FOLDER here and pass `--vae FOLDER`"
         ) from error
 
@@ -71,11 +66,7 @@ def _vae_class(folder: Path) -> Any:
     try:
         name = json.loads((folder / CONFIG).read_text())["_class_name"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{CONFIG} in {folder} is not a diffusers model's: {_first_line(error)}") from error
+        raise ValueError(f"{CONFIG} in {folder} is not a diffusers model's: {first_line(error)}") from error
     if name not in VAE_CLASSES:
         raise ValueError(f"{CONFIG} in {folder} must name {' or '.join(VAE_CLASSES)} as its class, got {name!r}")
     return VAE_CLASSES[name]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
