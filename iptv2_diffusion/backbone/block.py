@@ -5,7 +5,7 @@ from torch import nn
 
 from iptv2_diffusion.backbone.config import BackboneConfig
 from iptv2_diffusion.layers.attention import FCSA, GGSA, MDTA
-from iptv2_diffusion.layers.conv import INITS, pointwise
+from iptv2_diffusion.layers.conv import INITS, Pointwise
 from iptv2_diffusion.layers.feed_forward import FFN, GDFN, LeFFN, RepLeFFN
 from iptv2_diffusion.layers.residual import make_residual
 
@@ -62,7 +62,7 @@ class ParallelLayers(nn.Module):
     def __init__(self, config: BackboneConfig, level: int, width: int) -> None:
         super().__init__()
         self.sides = nn.ModuleList(TransformerLayer(config, level, width, kind) for kind in config.attention)
-        self.merge = pointwise(2 * width, width, init=INITS[config.init])
+        self.merge = Pointwise(2 * width, width, init=INITS[config.init])
 
     def forward(self, x: torch.Tensor, cond: torch.Tensor | None = None) -> torch.Tensor:
         return self.merge(torch.cat([side(x, cond) for side in self.sides], dim=1))

@@ -8,7 +8,7 @@ from torch import nn
 
 from iptv2_diffusion.backbone.block import make_layers
 from iptv2_diffusion.backbone.config import BackboneConfig
-from iptv2_diffusion.layers.conv import INITS, pointwise
+from iptv2_diffusion.layers.conv import INITS, Pointwise
 from iptv2_diffusion.layers.resample import down, up
 
 
@@ -35,7 +35,7 @@ class UShape(nn.Module):
         self.bottom = make_layers(config, last, widths[last], config.layers[last])
         self.ups = nn.ModuleList(up(widths[level + 1], config.resample_kernel, init=init) for level in range(last))
         self.reduces = nn.ModuleList(
-            pointwise(2 * widths[level], widths[level], init=init) if level else nn.Identity() for level in range(last)
+            Pointwise(2 * widths[level], widths[level], init=init) if level else nn.Identity() for level in range(last)
         )
         self.decoder = nn.ModuleList(
             make_layers(config, level, out_widths[level], config.layers[level]) for level in range(last)

@@ -7,24 +7,39 @@ for the real pixels (exactness is tested). L2 norms and softmax run in at least 
 import torch
 import torch.nn.functional as F
 from timm.layers.pos_embed_rel import RelPosBias
-from torch import nn
+from torch import Tensor, nn
 
-from iptv2_diffusion.layers.conv import Variance, depthwise, pointwise
-from iptv2_diffusion.layers.windows import from_grid, from_windows, pad_to_multiple, to_grid, to_windows
+from iptv2_diffusion.layers.bands import in_bands
+from iptv2_diffusion.layers.conv import Depthwise, Pointwise, Variance
+from iptv2_diffusion.layers.windows import from_grid, from_windows, pad_to_multiple, split_qkv, to_grid, to_windows
+
+SMALLEST_SQUARE = 1e-24  # of a norm that is divided by
 
 
-def channel_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, temperature: torch.Tensor) -> torch.Tensor:
+def channel_attention(q: Tensor, k: Tensor, v: Tensor, temperature: Tensor) -> Tensor:
     """Attention between the d channels of a head (Eq. 2); tokens are (..., heads, n, d), temperature (heads, 1, 1)."""
-    scores = _normalised(q).transpose(-2, -1) @ _normalised(k)  # (..., heads, d, d)
-    weights = (_at_least_fp32(scores) * temperature).softmax(-1).to(v.dtype)
-    return v @ weights.transpose(-2, -1)
+    return v @ _scores(q, k, temperature).softmax(-1).to(v.dtype).mT
 
 
-def _normalised(tokens: torch.Tensor) -> torch.Tensor:
-    return F.normalize(_at_least_fp32(tokens), dim=-2)
+def _scores(q: Tensor, k: Tensor, temperature: Tensor) -> Tensor:
+    """Temperature times the cosines between channels, (..., n, d) -> (..., d, d), in at least fp32.
+
+    The norms divide whichever is smaller, tokens or product; in half precision the tokens, whose product may overflow.
+    """
+    half = q.dtype.itemsize < torch.float32.itemsize or torch.is_autocast_enabled(q.device.type)
+    q, k = _at_least_fp32(q), _at_least_fp32(k)
+    scale_q, scale_k = temperature * _inverse_norm(q), _inverse_norm(k)
+    if half or q.shape[-2] < q.shape[-1]:
+        return _at_least_fp32((q * scale_q).mT @ (k * scale_k))
+    return q.mT @ k * scale_q.mT * scale_k
 
 
-def _at_least_fp32(x: torch.Tensor) -> torch.Tensor:
+def _inverse_norm(tokens: Tensor) -> Tensor:
+    """(..., n, d) -> (..., 1, d). Not `torch.norm`, which takes up to fifty times as long along this axis on a CPU."""
+    return tokens.square().sum(-2, keepdim=True).clamp_min(SMALLEST_SQUARE).rsqrt()
+
+
+def _at_least_fp32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
@@ -37,11 +52,20 @@ class WindowBranch(nn.Module):
         self.token_weight = nn.Parameter(torch.ones(heads, window, window))
         self.temperature = nn.Parameter(torch.ones(heads, 1, 1))  # 1 / alpha of Eq. 2
 
-    def forward(self, qkv: torch.Tensor) -> torch.Tensor:
-        """(B, 3C, H, W) -> (B, C, H, W); sides are multiples of the window."""
-        q, k, v = (to_windows(part, self.window, self.heads) for part in qkv.chunk(3, dim=1))
-        weight = self.token_weight.flatten(1)[:, :, None]  # (heads, n, 1)
-        return from_windows(channel_attention(q * weight, k * weight, v, self.temperature), self.window)
+    def forward(self, qkv: Tensor, share: Tensor) -> Tensor:
+        """(B, 3C, H, W) -> (B, C, H, W); sides are multiples of the window.
+
+        `share` (heads, H, W) is the weight of each pixel in the merge. It acts on the values: attention between
+        channels leaves pixels apart, so that is the same, and one product applies all weights.
+        """
+        return in_bands(self._attend, qkv, share, widest=qkv.shape[1], unit=self.window)
+
+    def _attend(self, qkv: Tensor, share: Tensor) -> Tensor:
+        shares = to_windows(share, self.window, self.heads)  # (P, Q, heads, n, 1)
+        weight = self.token_weight.flatten(1)[:, :, None].expand_as(shares)
+        weights = torch.stack([weight, weight, shares]).to(qkv.dtype)[:, None]
+        q, k, v = to_windows(split_qkv(qkv), self.window, self.heads) * weights
+        return from_windows(channel_attention(q, k, v, self.temperature), self.window)
 
 
 class FCSA(nn.Module):
@@ -57,49 +81,47 @@ class FCSA(nn.Module):
     ) -> None:
         super().__init__()
         self.window, self.heads = window, heads
-        self.qkv = pointwise(width, 3 * width, init=init)
-        self.local = depthwise(3 * width, 3, init=init)
+        self.qkv = Pointwise(width, 3 * width, init=init)
+        self.local = Depthwise(3 * width, 3, init=init)
         self.top = WindowBranch(heads, window)
         self.bottom = WindowBranch(heads, window) if bottom else None
-        self.displaced = {"interior": self._interior, "cyclic": self._cyclic}[shift]
+        self.merge = {"interior": self._interior, "cyclic": self._cyclic}[shift]
         share = 0.5 if bottom else 1.0
         self.weight_top = nn.Parameter(torch.full((heads, window, window), share))
         self.weight_bottom = nn.Parameter(torch.full((heads, window, window), share)) if bottom else None
-        self.project = pointwise(width, width, init=init)
+        self.project = Pointwise(width, width, init=init)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
         # Zeros that come after the depthwise convolution change neither a norm nor a product: padding is exact.
-        qkv = pad_to_multiple(self.local(self.qkv(x)), self.window)
-        return self.project(self._merge(qkv)[..., :height, :width])
+        qkv = in_bands(lambda x: self.local(self.qkv(x)), x, widest=3 * x.shape[1], reach=1)
+        qkv = pad_to_multiple(qkv, self.window)
+        return self.project(self._merged(qkv)[..., :height, :width])
 
-    def _merge(self, qkv: torch.Tensor) -> torch.Tensor:
+    def _merged(self, qkv: Tensor) -> Tensor:
         """w_top * F_top + w_bottom * F_bottom (Eq. 3)."""
-        top = self.top(qkv)
+        repeats = (1, qkv.shape[-2] // self.window, qkv.shape[-1] // self.window)
+        share_top = self.weight_top.repeat(repeats)
         if self.bottom is None or self.weight_bottom is None:
-            return top * self._tiled(self.weight_top, top)
-        bottom = self.displaced(self.bottom, qkv, top)
+            return self.top(qkv, share_top)
         # The paper does not say where w_bottom lies; we lay both over the windows of the top branch.
-        merged = bottom * self._tiled(self.weight_bottom, top)
-        return torch.addcmul(merged, top, self._tiled(self.weight_top, top))
+        return self.merge(self.bottom, qkv, share_top, self.weight_bottom.repeat(repeats))
 
-    def _interior(self, branch: nn.Module, qkv: torch.Tensor, top: torch.Tensor) -> torch.Tensor:
-        half = self.window // 2
+    def _interior(self, bottom: nn.Module, qkv: Tensor, share_top: Tensor, share_bottom: Tensor) -> Tensor:
         if min(qkv.shape[-2:]) <= self.window:
-            return top
-        inside = branch(qkv[..., half:-half, half:-half])
-        bottom = top.clone()
-        bottom[..., half:-half, half:-half] = inside
-        return bottom
-
-    def _cyclic(self, branch: nn.Module, qkv: torch.Tensor, top: torch.Tensor) -> torch.Tensor:
+            return self.top(qkv, share_top + share_bottom)
         half = self.window // 2
-        return branch(qkv.roll((-half, -half), (-2, -1))).roll((half, half), (-2, -1))
+        inside = (..., slice(half, -half), slice(half, -half))
+        border = share_bottom.clone()
+        border[inside] = 0
+        merged = self.top(qkv, share_top + border)
+        merged[inside].add_(bottom(qkv[inside], share_bottom[inside]))
+        return merged
 
-    def _tiled(self, weight: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """(heads, p, p), the same for every channel of a head and every window -> (C, H, W)."""
-        rows, columns = x.shape[-2] // self.window, x.shape[-1] // self.window
-        return weight.repeat(1, rows, columns).repeat_interleave(x.shape[1] // self.heads, 0)
+    def _cyclic(self, bottom: nn.Module, qkv: Tensor, share_top: Tensor, share_bottom: Tensor) -> Tensor:
+        half = self.window // 2
+        rolled = (x.roll((-half, -half), (-2, -1)) for x in (qkv, share_bottom))
+        return self.top(qkv, share_top) + bottom(*rolled).roll((half, half), (-2, -1))
 
 
 class GGSA(nn.Module):
@@ -108,21 +130,21 @@ class GGSA(nn.Module):
     def __init__(self, width: int, heads: int, grid: int, *, init: Variance, relative_bias: bool = True) -> None:
         super().__init__()
         self.heads, self.grid = heads, grid
-        self.qkv = pointwise(width, 3 * width, init=init)
+        self.qkv = Pointwise(width, 3 * width, init=init)
         self.position = RelPosBias((grid, grid), heads) if relative_bias else None
-        self.project = pointwise(width, width, init=init)
+        self.project = Pointwise(width, width, init=init)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
         qkv = pad_to_multiple(self.qkv(x), self.grid)
-        q, k, v = (to_grid(part, self.grid, self.heads) for part in qkv.chunk(3, dim=1))
+        q, k, v = to_grid(split_qkv(qkv), self.grid, self.heads)
         if qkv.shape[-2:] == x.shape[-2:]:
             out = self._attend(q, k, v, self.grid, self.grid)
         else:
             out = self._attend_real(q, k, v, height, width)
         return self.project(from_grid(out, self.grid)[..., :height, :width])
 
-    def _attend_real(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    def _attend_real(self, q: Tensor, k: Tensor, v: Tensor, height: int, width: int) -> Tensor:
         """Attend among real pixels only.
 
         A group's real tokens are the leading rows x columns of its grid, and there are at most 2 x 2 such shapes: so
@@ -139,16 +161,16 @@ class GGSA(nn.Module):
                 )
         return out
 
-    def _corner(self, tokens: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    def _corner(self, tokens: Tensor, rows: int, columns: int) -> Tensor:
         return tokens.unflatten(4, (self.grid, self.grid))[..., :rows, :columns, :].flatten(4, 5)
 
-    def _attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, rows: int, columns: int) -> Tensor:
         """softmax(q k^T / sqrt(d) + B) v for groups of rows x columns tokens."""
         groups = [tokens.flatten(0, 2) for tokens in (q, k, v)]  # (B * groups, heads, n, d)
         out = F.scaled_dot_product_attention(*groups, attn_mask=self._bias(rows, columns, q.dtype))
         return out.unflatten(0, q.shape[:3])
 
-    def _bias(self, rows: int, columns: int, dtype: torch.dtype) -> torch.Tensor | None:
+    def _bias(self, rows: int, columns: int, dtype: torch.dtype) -> Tensor | None:
         if self.position is None:
             return None
         bias = self.position.get_bias()  # (1, heads, n, n)
@@ -173,12 +195,12 @@ class MDTA(nn.Module):
     def __init__(self, width: int, heads: int, *, init: Variance) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = pointwise(width, 3 * width, init=init)
-        self.local = depthwise(3 * width, 3, init=init)
+        self.qkv = Pointwise(width, 3 * width, init=init)
+        self.local = Depthwise(3 * width, 3, init=init)
         self.temperature = nn.Parameter(torch.ones(heads, 1, 1))
-        self.project = pointwise(width, width, init=init)
+        self.project = Pointwise(width, width, init=init)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         qkv = self.local(self.qkv(x))
         q, k, v = (part.flatten(2).unflatten(1, (self.heads, -1)).mT for part in qkv.chunk(3, dim=1))
         out = channel_attention(q, k, v, self.temperature)  # (B, heads, HW, d)

@@ -8,7 +8,10 @@ from collections.abc import Callable
 from math import sqrt
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from iptv2_diffusion.layers.depthwise import depthwise_conv
 
 Variance = Callable[[float, float], float]  # (fan_in, fan_out) -> variance of a weight
 
@@ -18,7 +21,7 @@ INITS: dict[str, Variance] = {
 }
 
 
-def uniform_(weight: torch.Tensor, variance: float) -> None:
+def uniform_(weight: Tensor, variance: float) -> None:
     """Fill in place from the uniform distribution of mean 0 and this variance."""
     bound = sqrt(3 * variance)
     nn.init.uniform_(weight, -bound, bound)
@@ -33,9 +36,26 @@ class Conv(nn.Conv2d):
         uniform_(self.weight, init(area * inputs / groups, area * outputs / groups))
 
 
-def pointwise(inputs: int, outputs: int, *, init: Variance) -> Conv:
-    return Conv(inputs, outputs, 1, init=init)
+class Pointwise(Conv):
+    """1x1: a matrix product of every pixel's channels."""
+
+    def __init__(self, inputs: int, outputs: int, *, init: Variance) -> None:
+        super().__init__(inputs, outputs, 1, init=init)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return pointwise_conv(input, self.weight)
 
 
-def depthwise(width: int, kernel: int, *, init: Variance) -> Conv:
-    return Conv(width, width, kernel, groups=width, init=init)
+class Depthwise(Conv):
+    def __init__(self, width: int, kernel: int, *, init: Variance) -> None:
+        super().__init__(width, width, kernel, groups=width, init=init)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return depthwise_conv(input, self.weight)
+
+
+def pointwise_conv(x: Tensor, weight: Tensor) -> Tensor:
+    """x (B, in, H, W), weight (out, in, 1, 1) -> (B, out, H, W), channels-last as x is."""
+    if torch.is_grad_enabled() or x.numel() // x.shape[1] < 512:
+        return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1)).permute(0, 3, 1, 2)
+    return F.conv2d(x, weight)

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from iptv2_diffusion.layers.conv import Variance, depthwise, pointwise
+from iptv2_diffusion.layers.bands import in_bands
+from iptv2_diffusion.layers.conv import Depthwise, Pointwise, Variance
 from iptv2_diffusion.layers.reparam import RepDepthwise, RepPointwise
 
 EXPANSION = 4  # hidden width over width
@@ -19,7 +20,7 @@ class FFN(nn.Sequential):
 
     def __init__(self, width: int, *, init: Variance) -> None:
         hidden = EXPANSION * width
-        super().__init__(pointwise(width, hidden, init=init), nn.GELU(), pointwise(hidden, width, init=init))
+        super().__init__(Pointwise(width, hidden, init=init), nn.GELU(), Pointwise(hidden, width, init=init))
 
 
 class LeFFN(nn.Sequential):
@@ -27,8 +28,8 @@ class LeFFN(nn.Sequential):
 
     def __init__(self, width: int, *, init: Variance) -> None:
         hidden = EXPANSION * width
-        expand, reduce = pointwise(width, hidden, init=init), pointwise(hidden, width, init=init)
-        super().__init__(expand, nn.GELU(), depthwise(hidden, 5, init=init), reduce)
+        expand, reduce = Pointwise(width, hidden, init=init), Pointwise(hidden, width, init=init)
+        super().__init__(expand, nn.GELU(), Depthwise(hidden, 5, init=init), reduce)
 
 
 class RepLeFFN(nn.Module):
@@ -46,6 +47,9 @@ class RepLeFFN(nn.Module):
         self.reduce = RepPointwise(hidden, width, inner, init=init, fused=fused)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return in_bands(self._whole, x, widest=self.local.width, reach=RepDepthwise.REACH)
+
+    def _whole(self, x: torch.Tensor) -> torch.Tensor:
         return self.reduce(self.local(F.gelu(self.expand(x))))
 
 
@@ -55,9 +59,9 @@ class GDFN(nn.Module):
     def __init__(self, width: int, *, init: Variance) -> None:
         super().__init__()
         hidden = int(width * GDFN_EXPANSION)
-        self.expand = pointwise(width, 2 * hidden, init=init)
-        self.local = depthwise(2 * hidden, 3, init=init)
-        self.reduce = pointwise(hidden, width, init=init)
+        self.expand = Pointwise(width, 2 * hidden, init=init)
+        self.local = Depthwise(2 * hidden, 3, init=init)
+        self.reduce = Pointwise(hidden, width, init=init)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         gate, value = self.local(self.expand(x)).chunk(2, dim=1)

@@ -1,8 +1,11 @@
 """Layer normalisation over the channels of a (B, C, H, W) map, at every pixel by itself."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 EPS = 1e-5
 
@@ -15,7 +18,7 @@ class CentredNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
         self.bias = nn.Parameter(torch.zeros(width))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         return _over_channels(x, self.weight, self.bias)
 
 
@@ -26,20 +29,45 @@ class BiasFreeNorm(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(width))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        variance = x.var(1, correction=0, keepdim=True)
-        return x * torch.rsqrt(variance + EPS) * self.weight[:, None, None]
+    def forward(self, x: Tensor) -> Tensor:
+        return _BiasFree.apply(x.permute(0, 2, 3, 1), self.weight).permute(0, 3, 1, 2)
 
 
 class BareNorm(nn.Module):
     """Without parameters: what AdaLN modulates."""
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         return _over_channels(x, None, None)
 
 
 NORMS: dict[str, type[CentredNorm] | type[BiasFreeNorm]] = {"centred": CentredNorm, "bias_free": BiasFreeNorm}
 
 
-def _over_channels(x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None) -> torch.Tensor:
+def _over_channels(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     return F.layer_norm(x.permute(0, 2, 3, 1), (x.shape[1],), weight, bias, EPS).permute(0, 3, 1, 2)
+
+
+class _BiasFree(torch.autograd.Function):
+    """x (..., C) times r * weight, r = 1 / sqrt(var(x) + eps).
+
+    PyTorch's variance takes many times as long as its layer normalisation, which has r as a second output, without
+    a gradient: hence the gradient here.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        centred, _, r = torch.native_layer_norm(x, x.shape[-1:], None, None, EPS)
+        ctx.save_for_backward(x, r, weight)
+        return torch.mul(x, r, out=centred).mul_(weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        x, r, weight = ctx.saved_tensors
+        scaled = x * r
+        grad_weight = (grads[0] * scaled).flatten(0, -2).sum(0)
+        grad = grads[0] * weight
+        # d r / d x = -r^3 (x - mean) / C
+        slope = (grad * scaled).mean(-1, keepdim=True)
+        centred = scaled.sub_(scaled.mean(-1, keepdim=True))
+        return grad.addcmul_(centred, slope, value=-1).mul_(r), grad_weight

@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from iptv2_diffusion.layers.conv import Variance, uniform_
+from iptv2_diffusion.layers.conv import Variance, pointwise_conv, uniform_
+from iptv2_diffusion.layers.depthwise import depthwise_conv
 
 NEGLIGIBLE = 32  # a singular value relative to the largest, in units of the weight's rounding
 
@@ -115,8 +116,8 @@ class RepPointwise(Reparameterised):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.first is not None and self.second is not None and (self.literal or self._few_tokens(x)):
-            return F.conv2d(F.conv2d(x, self.first), self.second)
-        return F.conv2d(x, self.weight())
+            return pointwise_conv(pointwise_conv(x, self.first), self.second)
+        return pointwise_conv(x, self.weight())
 
     def _few_tokens(self, x: torch.Tensor) -> bool:
         """Whether folding the factors costs more products than running both on these tokens."""
@@ -135,6 +136,8 @@ class RepPointwise(Reparameterised):
 class RepDepthwise(Reparameterised):
     """DW5(x) + DW3(x) + DW1(x) + x, without bias."""
 
+    REACH = 2  # pixels to every side
+
     def __init__(self, width: int, *, init: Variance, fused: bool = False) -> None:
         super().__init__()
         self.width = width
@@ -152,7 +155,7 @@ class RepDepthwise(Reparameterised):
         if self.literal and not self.is_fused:
             branches = [F.conv2d(x, k, padding=k.shape[-1] // 2, groups=self.width) for k in self.factors().values()]
             return sum(branches, x)
-        return F.conv2d(x, self.weight(), padding=2, groups=self.width)
+        return depthwise_conv(x, self.weight())
 
     @staticmethod
     def merge(factors: Mapping[str, torch.Tensor]) -> torch.Tensor:

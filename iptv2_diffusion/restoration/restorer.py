@@ -10,7 +10,7 @@ from diffusers.models.modeling_utils import ModelMixin
 
 from iptv2_diffusion.backbone.config import RESTORERS, BackboneConfig, preset
 from iptv2_diffusion.backbone.u_shape import UShape
-from iptv2_diffusion.layers.conv import INITS, Conv, pointwise
+from iptv2_diffusion.layers.conv import INITS, Conv, Pointwise
 from iptv2_diffusion.layers.reparam import Fusable
 
 
@@ -52,7 +52,7 @@ class IPTV2Restorer(ModelMixin, ConfigMixin, Fusable):
         init = INITS[config.init]
         self.stem = Conv(in_channels, width, 3, init=init)
         self.backbone = UShape(config)
-        self.skip = None if in_channels == out_channels else pointwise(width, 2 * width, init=init)
+        self.skip = None if in_channels == out_channels else Pointwise(width, 2 * width, init=init)
         self.head = Conv(2 * width, out_channels, 3, init=init)
 
     @property

@@ -1,0 +1,35 @@
+"""The depthwise convolution for small maps against PyTorch's own gradients, in float64."""
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from iptv2_diffusion.layers.depthwise import depthwise_conv, weight_gradient
+
+EXACT: dict[str, Any] = {"rtol": 1e-12, "atol": 1e-12}
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("kernel", [1, 3, 5])
+@pytest.mark.parametrize("size", [(1, 1), (2, 4), (4, 4), (5, 5), (6, 8)])
+def test_output_and_gradients(size: tuple[int, int], kernel: int, memory_format: torch.memory_format) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, seed = torch.randn(2, 3, 7, *size, dtype=torch.float64, generator=generator)
+    x = x.contiguous(memory_format=memory_format).requires_grad_()
+    weight = torch.randn(7, 1, kernel, kernel, dtype=torch.float64, generator=generator, requires_grad=True)
+    expected = F.conv2d(x, weight, padding=kernel // 2, groups=7)
+    expected_gradients = torch.autograd.grad(expected, (x, weight), seed)
+    out = depthwise_conv(x, weight)
+    torch.testing.assert_close(out, expected, **EXACT)
+    for gradient, right in zip(torch.autograd.grad(out, (x, weight), seed), expected_gradients, strict=True):
+        torch.testing.assert_close(gradient, right, **EXACT)
+    torch.testing.assert_close(weight_gradient(x.detach(), seed, kernel), expected_gradients[1], **EXACT)
+
+
+def test_only_asked_gradients() -> None:
+    x, weight = torch.randn(2, 3, 4, 4), torch.randn(3, 1, 5, 5, requires_grad=True)
+    depthwise_conv(x, weight).sum().backward()
+    assert weight.grad is not None
+    assert x.grad is None
