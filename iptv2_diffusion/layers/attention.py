@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from iptv2_diffusion.layers.bands import in_bands
 from iptv2_diffusion.layers.conv import Depthwise, Pointwise, Variance
-from iptv2_diffusion.layers.windows import from_grid, from_windows, pad_to_multiple, split_qkv, to_grid, to_windows
+from iptv2_diffusion.layers.windows import from_grid, from_windows, pad_to_multiple, to_grid, to_windows
 
 SMALLEST_SQUARE = 1e-24  # of a norm that is divided by
 
@@ -55,16 +55,16 @@ class WindowBranch(nn.Module):
     def forward(self, qkv: Tensor, share: Tensor) -> Tensor:
         """(B, 3C, H, W) -> (B, C, H, W); sides are multiples of the window.
 
-        `share` (heads, H, W) is the weight of each pixel in the merge. It acts on the values: attention between
+        `share` (1, heads, H, W) is the weight of each pixel in the merge. It acts on the values: attention between
         channels leaves pixels apart, so that is the same, and one product applies all weights.
         """
         return in_bands(self._attend, qkv, share, widest=qkv.shape[1], unit=self.window)
 
     def _attend(self, qkv: Tensor, share: Tensor) -> Tensor:
-        shares = to_windows(share, self.window, self.heads)  # (P, Q, heads, n, 1)
+        shares = to_windows(share, self.window, self.heads)  # (1, 1, P, Q, heads, n, 1)
         weight = self.token_weight.flatten(1)[:, :, None].expand_as(shares)
-        weights = torch.stack([weight, weight, shares]).to(qkv.dtype)[:, None]
-        q, k, v = to_windows(split_qkv(qkv), self.window, self.heads) * weights
+        weights = torch.cat([weight, weight, shares]).to(qkv.dtype)
+        q, k, v = to_windows(qkv, self.window, self.heads, parts=3) * weights
         return from_windows(channel_attention(q, k, v, self.temperature), self.window)
 
 
@@ -100,7 +100,7 @@ class FCSA(nn.Module):
 
     def _merged(self, qkv: Tensor) -> Tensor:
         """w_top * F_top + w_bottom * F_bottom (Eq. 3)."""
-        repeats = (1, qkv.shape[-2] // self.window, qkv.shape[-1] // self.window)
+        repeats = (1, 1, qkv.shape[-2] // self.window, qkv.shape[-1] // self.window)
         share_top = self.weight_top.repeat(repeats)
         if self.bottom is None or self.weight_bottom is None:
             return self.top(qkv, share_top)
@@ -137,7 +137,7 @@ class GGSA(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
         qkv = pad_to_multiple(self.qkv(x), self.grid)
-        q, k, v = to_grid(split_qkv(qkv), self.grid, self.heads)
+        q, k, v = to_grid(qkv, self.grid, self.heads, parts=3)
         if qkv.shape[-2:] == x.shape[-2:]:
             out = self._attend(q, k, v, self.grid, self.grid)
         else:

@@ -1,8 +1,9 @@
-"""Depthwise convolution whose weight gradient does not stall on small maps.
+"""Depthwise convolution with a weight gradient that keeps up with the forward pass on CPUs.
 
-oneDNN computes the weight gradient of a depthwise convolution on a map smaller than its kernel up to 50 times slower than
-the forward pass. That gradient is itself a depthwise correlation of the input with the output's gradient, the batch
-folded into the channels, which runs at the speed of a forward pass.
+oneDNN computes the weight gradient of a depthwise 5x5 kernel four to thirty times slower than the forward pass: its kernels
+are made for three columns, and for maps larger than the kernel. So we ask for the three columns in the middle and for
+the outer ones by themselves, each a gradient of a narrower kernel; on small maps we compute the gradient as what it
+is, a correlation of the input with the output's gradient.
 """
 
 from typing import Any
@@ -14,22 +15,22 @@ from torch import Tensor
 
 def depthwise_conv(x: Tensor, weight: Tensor) -> Tensor:
     """x (B, C, H, W), weight (C, 1, k, k), odd k, stride 1, zeros around the map -> (B, C, H, W)."""
-    if _slow(x, weight):
-        return _SmallMaps.apply(x, weight)
+    if _slow_gradient(x, weight):
+        return _Depthwise.apply(x, weight)
     return _conv(x, weight)
 
 
-def _slow(x: Tensor, weight: Tensor) -> bool:
-    """Whether the library's weight gradient would be the slow one; autocast needs the usual operator."""
-    small = x.shape[-2] * x.shape[-1] <= weight.shape[-2] * weight.shape[-1]
-    return small and x.device.type == "cpu" and torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
+def _slow_gradient(x: Tensor, weight: Tensor) -> bool:
+    """Autocast needs the usual operator."""
+    on_cpu = x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+    return on_cpu and weight.shape[-1] > 3 and torch.is_grad_enabled()
 
 
 def _conv(x: Tensor, weight: Tensor) -> Tensor:
     return F.conv2d(x, weight, padding=weight.shape[-1] // 2, groups=len(weight))
 
 
-class _SmallMaps(torch.autograd.Function):
+class _Depthwise(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
@@ -44,9 +45,26 @@ class _SmallMaps(torch.autograd.Function):
 
 
 def weight_gradient(x: Tensor, grad: Tensor, kernel: int) -> Tensor:
-    """Input and output gradient, both (B, C, H, W), -> (C, 1, k, k)."""
+    """Input and output gradient, both (B, C, H, W), -> (C, 1, kernel, kernel), odd kernel."""
+    if min(x.shape[-2:]) <= kernel:
+        return _correlation(x, grad, kernel)
+    columns = [_gradient(x, grad, kernel, min(kernel, 3))]
+    for shift in range(2, kernel // 2 + 1):
+        left = _gradient(x[..., :-shift], grad[..., shift:], kernel, 1)
+        right = _gradient(x[..., shift:], grad[..., :-shift], kernel, 1)
+        columns = [left, *columns, right]
+    return torch.cat(columns, dim=-1)
+
+
+def _gradient(x: Tensor, grad: Tensor, rows: int, columns: int) -> Tensor:
+    """Of the weight of a depthwise rows x columns kernel."""
+    shape = (x.shape[1], 1, rows, columns)
+    return torch.nn.grad.conv2d_weight(x, shape, grad, padding=(rows // 2, columns // 2), groups=x.shape[1])
+
+
+def _correlation(x: Tensor, grad: Tensor, kernel: int) -> Tensor:
+    """The batch folded into the channels: one depthwise convolution whose kernels are the output's gradient."""
     batch, channels, height, width = x.shape
-    folded = [t.permute(2, 3, 0, 1).reshape(height, width, batch * channels) for t in (x, grad)]
-    maps, kernels = folded[0].permute(2, 0, 1)[None], folded[1].permute(2, 0, 1)[:, None]
-    correlated = F.conv2d(maps, kernels, padding=kernel // 2, groups=batch * channels)
+    maps, kernels = (t.permute(2, 3, 0, 1).reshape(height, width, -1).permute(2, 0, 1) for t in (x, grad))
+    correlated = F.conv2d(maps[None], kernels[:, None], padding=kernel // 2, groups=batch * channels)
     return correlated.unflatten(1, (batch, channels)).sum(1).transpose(0, 1)

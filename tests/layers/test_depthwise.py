@@ -12,8 +12,8 @@ EXACT: dict[str, Any] = {"rtol": 1e-12, "atol": 1e-12}
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("kernel", [1, 3, 5])
-@pytest.mark.parametrize("size", [(1, 1), (2, 4), (4, 4), (5, 5), (6, 8)])
+@pytest.mark.parametrize("kernel", [1, 3, 5, 7])
+@pytest.mark.parametrize("size", [(1, 1), (2, 4), (4, 4), (5, 5), (6, 8), (8, 6), (9, 11)])
 def test_output_and_gradients(size: tuple[int, int], kernel: int, memory_format: torch.memory_format) -> None:
     generator = torch.Generator().manual_seed(0)
     x, seed = torch.randn(2, 3, 7, *size, dtype=torch.float64, generator=generator)

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from itertools import product
 
 import pytest
@@ -26,19 +27,27 @@ def test_tokens_are_where_the_definition_says(size: tuple[int, int], side: int, 
     x = torch.arange(2 * 4 * height * width).view(2, 4, height, width)
     windows, grids = to_windows(x, side, heads), to_grid(x, side, heads)
     rows, columns, depth = height // side, width // side, 4 // heads
-    assert windows.shape == grids.shape == (2, rows, columns, heads, side**2, depth)
+    assert windows.shape == grids.shape == (1, 2, rows, columns, heads, side**2, depth)
     for p, q, h, i, j in product(range(rows), range(columns), range(heads), range(side), range(side)):
         channels = slice(h * depth, (h + 1) * depth)
-        assert torch.equal(windows[:, p, q, h, i * side + j], x[:, channels, p * side + i, q * side + j])
-        assert torch.equal(grids[:, p, q, h, i * side + j], x[:, channels, i * rows + p, j * columns + q])
+        assert torch.equal(windows[0, :, p, q, h, i * side + j], x[:, channels, p * side + i, q * side + j])
+        assert torch.equal(grids[0, :, p, q, h, i * side + j], x[:, channels, i * rows + p, j * columns + q])
+
+
+@pytest.mark.parametrize("partition", [to_windows, to_grid])
+def test_parts_are_blocks_of_channels(partition: Callable[..., torch.Tensor]) -> None:
+    x = torch.randn(2, 12, 8, 4, generator=torch.Generator().manual_seed(0))
+    parts = partition(x, 4, 2, parts=3)
+    for part, block in zip(parts, x.chunk(3, dim=1), strict=True):
+        assert torch.equal(part, partition(block, 4, 2)[0])
 
 
 @pytest.mark.parametrize("shape", [(2, 6, 8, 12), (1, 3, 4, 4), (3, 6, 20, 8), (1, 12, 28, 4)], ids=str)
 @pytest.mark.parametrize("heads", [1, 3])
 def test_merging_undoes_partitioning(shape: tuple[int, ...], heads: int) -> None:
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(from_windows(to_windows(x, 4, heads), 4), x)
-    assert torch.equal(from_grid(to_grid(x, 4, heads), 4), x)
+    assert torch.equal(from_windows(to_windows(x, 4, heads)[0], 4), x)
+    assert torch.equal(from_grid(to_grid(x, 4, heads)[0], 4), x)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 5), (4, 8), (7, 4)], ids=str)
