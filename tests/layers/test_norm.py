@@ -2,6 +2,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.func import functional_call
 
 from iptv2_diffusion.layers.norm import NORMS, BareNorm, BiasFreeNorm, CentredNorm
 
@@ -60,6 +61,21 @@ def test_starts_as_plain_normalisation(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NORMS)
-def test_gradients(name: str) -> None:
+def test_gradients_of_input_and_parameters(name: str) -> None:
     norm = NORMS[name](3).double()
-    assert torch.autograd.gradcheck(norm, random(1, 3, 2, 2).requires_grad_())
+    values = tuple(random(3, seed=seed).requires_grad_() for seed, _ in enumerate(norm.parameters(), 2))
+
+    def run(x: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
+        names = (name for name, _ in norm.named_parameters())
+        return functional_call(norm, dict(zip(names, parameters, strict=True)), (x,))
+
+    assert torch.autograd.gradcheck(run, (random(2, 3, 2, 2).requires_grad_(), *values))
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_under_autocast_the_statistics_are_those_of_fp32(name: str) -> None:
+    x = (random(2, 32, 3, 5) + 3).bfloat16()
+    norm = NORMS[name](32)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = norm(x)
+    torch.testing.assert_close(out.float(), norm(x.float()), rtol=2**-7, atol=2**-7)  # rounding of the output alone
