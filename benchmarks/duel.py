@@ -19,7 +19,6 @@ from tqdm import tqdm
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent
 PLAIN = "10068cb"  # the implementation before any work on speed
-WARMUP = 2  # steps of each contender that are not counted
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,13 @@ class Figures:
     seconds: float  # median
     fastest: float
     memory: int  # bytes on top of what the process held before a step
+    macs: int  # of a step
+    operators: list[tuple[str, int, float]] | None = None  # name, calls, milliseconds
+
+    @property
+    def gflops(self) -> float:
+        """Achieved, a multiply-accumulate counted as two."""
+        return 2 * self.macs / self.seconds / 1e9
 
 
 class Worker:
@@ -47,9 +53,11 @@ class Worker:
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         self._process = subprocess.Popen(command, env=environment, text=True, **pipes)
         self._name = entry.name
-        self.parameters: int = self._read()["parameters"]
+        description = self._read()
+        self.parameters: int = description["parameters"]
+        self.macs: int = description["macs"]
 
-    def ask(self, question: str) -> float:
+    def ask(self, question: str) -> Any:
         pipe = cast(IO[str], self._process.stdin)
         pipe.write(question + "\n")
         pipe.flush()
@@ -66,7 +74,9 @@ class Worker:
         return json.loads(line)
 
 
-def duel(entries: Sequence[Entry], rounds: int) -> list[Figures]:
+def duel(entries: Sequence[Entry], rounds: int, profile: bool = False) -> list[Figures]:
+    """Contenders take turns; the first steps, two or for few rounds one, are not counted."""
+    warmup = 1 if rounds <= 3 else 2
     with ExitStack() as stack:
         workers = []
         for entry in entries:
@@ -74,14 +84,15 @@ def duel(entries: Sequence[Entry], rounds: int) -> list[Figures]:
             stack.callback(worker.close)
             workers.append(worker)
         times: list[list[float]] = [[] for _ in workers]
-        for turn in tqdm(range(WARMUP + rounds), desc=" / ".join(entry.name for entry in entries), leave=False):
+        for turn in tqdm(range(warmup + rounds), desc=" / ".join(entry.name for entry in entries), leave=False):
             for worker, record in zip(workers, times, strict=True):
                 taken = worker.ask("time")
-                if turn >= WARMUP:
+                if turn >= warmup:
                     record.append(taken)
         memory = [int(worker.ask("memory")) for worker in workers]
-        rows = zip(entries, workers, times, memory, strict=True)
-        return [Figures(e.name, w.parameters, median(t), min(t), m) for e, w, t, m in rows]
+        operators = [worker.ask("profile") if profile else None for worker in workers]
+        rows = zip(entries, workers, times, memory, operators, strict=True)
+        return [Figures(e.name, w.parameters, median(t), min(t), m, w.macs, o) for e, w, t, m, o in rows]
 
 
 @contextmanager
@@ -102,7 +113,7 @@ def matmul_peak(threads: int, device: str) -> float:
     """GFLOP/s of a product of two 2048 x 2048 matrices in fp32."""
     settings = {"work": "matmul", "size": 2048, "threads": threads, "device": device}
     (figures,) = duel([Entry("matmul", settings)], rounds=8)
-    return 2 * 2048**3 / figures.seconds / 1e9
+    return figures.gflops
 
 
 def environment(threads: int, device: str) -> str:

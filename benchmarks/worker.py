@@ -1,7 +1,8 @@
 """One contender in a process of its own, which works only when it is told to.
 
-The parent writes "time" or "memory" on a line and reads one number back: seconds of a step, or bytes of resident memory
-that a step needs on top of what the process held before it. The first line out describes the contender.
+The parent writes "time", "memory" or "profile" on a line and reads one answer back: seconds of a step, bytes of resident
+memory that a step needs on top of what the process held before it, or the operators of a step with their calls and
+milliseconds. The first line out describes the contender.
 """
 
 import contextlib
@@ -47,13 +48,25 @@ def peak_bytes(step) -> int:
     return resident("VmHWM") - before
 
 
+def operators(step) -> list[tuple[str, int, float]]:
+    """Name, calls and own milliseconds (of the device, where there is one), the longest first."""
+    with torch.profiler.profile() as profiler:
+        step()
+    on_gpu = torch.cuda.is_available()
+    rows = [
+        (event.key, event.count, (event.self_device_time_total if on_gpu else event.self_cpu_time_total) / 1e3)
+        for event in profiler.key_averages()
+    ]
+    return sorted(rows, key=lambda row: -row[2])
+
+
 def main() -> None:
     settings = json.loads(sys.argv[1])
     torch.set_num_threads(settings["threads"])
     torch.manual_seed(0)
     contender = WORKLOADS[settings["work"]](settings)
-    print(json.dumps({"parameters": contender.parameters}), flush=True)
-    answers = {"time": seconds, "memory": peak_bytes}
+    print(json.dumps({"parameters": contender.parameters, "macs": contender.macs}), flush=True)
+    answers = {"time": seconds, "memory": peak_bytes, "profile": operators}
     for line in sys.stdin:
         print(json.dumps(answers[line.strip()](contender.step)), flush=True)
 

@@ -35,6 +35,7 @@ class SampleConfig:
     size: int | None = arg(None, "pixels a side; none: what the model was made for")
     batch_size: int = arg(16, "pictures drawn at once")
     precision: Literal["fp32", "bf16", "fp16"] = arg("fp32", "of the denoiser")
+    compile: bool = arg(False, "torch.compile every layer first, for many pictures")
     device: str | None = arg(None, "none: a GPU where there is one")
     output: Path | None = arg(None, "new or empty folder; none: the next free samples/NNN")
 
@@ -100,6 +101,7 @@ def _next_free(parent: Path) -> Path:
 def _pipeline(config: SampleConfig) -> Any:
     import torch
 
+    from iptv2_diffusion.backbone.compiling import compile_layers
     from iptv2_diffusion.cli.load import choose_device, load_pipeline
     from iptv2_diffusion.diffusion.schedule import check_scheduler_name, make_scheduler
 
@@ -114,6 +116,8 @@ def _pipeline(config: SampleConfig) -> Any:
     # Not diffusers' own `to`, which warns of modules that want fp32 though there are none.
     torch.nn.Module.to(pipeline.transformer, device=device, dtype=getattr(torch, PRECISIONS[config.precision]))
     pipeline.vae.to(device)
+    if config.compile:
+        compile_layers(pipeline.transformer)
     return pipeline
 
 

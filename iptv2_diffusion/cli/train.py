@@ -54,6 +54,7 @@ class GenerationConfig:
     prediction: Literal["epsilon", "v_prediction"] = arg("epsilon", "what the network predicts")
     learned_sigma: bool = arg(True, "learn the variance of the reverse steps, too")
     gradient_checkpointing: bool = arg(False, "recompute activations in the backward pass to save memory")
+    compile: bool = arg(False, "torch.compile every layer")
 
     def __post_init__(self) -> None:
         preset(DENOISERS, self.model)
@@ -133,6 +134,7 @@ def _fit(generation: GenerationConfig, config: TrainConfig) -> None:
 def _model(generation: GenerationConfig, classes: int, codec: Any, seed: int) -> Any:
     import torch
 
+    from iptv2_diffusion.backbone.compiling import compile_layers
     from iptv2_diffusion.diffusion.denoiser import create_denoiser
     from iptv2_diffusion.rng import derived_generator
 
@@ -150,6 +152,8 @@ def _model(generation: GenerationConfig, classes: int, codec: Any, seed: int) ->
         )
     if generation.gradient_checkpointing:
         model.enable_gradient_checkpointing()
+    if generation.compile:
+        compile_layers(model)
     return model
 
 

@@ -26,7 +26,7 @@ def _scores(q: Tensor, k: Tensor, temperature: Tensor) -> Tensor:
 
     The norms divide whichever is smaller, tokens or product; in half precision the tokens, whose product may overflow.
     """
-    half = q.dtype.itemsize < torch.float32.itemsize or torch.is_autocast_enabled(q.device.type)
+    half = q.dtype.itemsize < torch.float32.itemsize or _autocasts(q.device.type)
     q, k = _at_least_fp32(q), _at_least_fp32(k)
     scale_q, scale_k = temperature * _inverse_norm(q), _inverse_norm(k)
     if half or q.shape[-2] < q.shape[-1]:
@@ -37,6 +37,10 @@ def _scores(q: Tensor, k: Tensor, temperature: Tensor) -> Tensor:
 def _inverse_norm(tokens: Tensor) -> Tensor:
     """(..., n, d) -> (..., 1, d). Not `torch.norm`, which takes up to fifty times as long along this axis on a CPU."""
     return tokens.square().sum(-2, keepdim=True).clamp_min(SMALLEST_SQUARE).rsqrt()
+
+
+def _autocasts(device: str) -> bool:
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def _at_least_fp32(x: Tensor) -> Tensor:

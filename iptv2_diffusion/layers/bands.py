@@ -16,11 +16,11 @@ def in_bands(body: Callable[..., Tensor], *maps: Tensor, widest: int, reach: int
     """`body(*maps)`, computed on bands of rows of (..., C, H, W) maps and joined; values do not change.
 
     `widest`: channels of the largest temporary, `reach`: rows beyond its own that an output row depends on, where
-    zeros surround the map; bands are multiples of `unit` rows. With gradients, and where the temporary is not large,
-    the body runs once.
+    zeros surround the map; bands are multiples of `unit` rows. With gradients, where the temporary is not large, and on
+    other devices than CPUs the body runs once.
     """
     batch, (height, width) = len(maps[0]), maps[0].shape[-2:]
-    if torch.is_grad_enabled() or batch * widest * height * width <= LARGE:
+    if maps[0].device.type != "cpu" or torch.is_grad_enabled() or batch * widest * height * width <= LARGE:
         return body(*maps)
     rows = max(LARGE // 2 // (batch * widest * width), 4 * reach) // unit * unit or unit
     bands = []

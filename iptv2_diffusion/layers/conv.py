@@ -57,21 +57,23 @@ class Depthwise(Conv):
 
 def pointwise_conv(x: Tensor, weight: Tensor) -> Tensor:
     """x (B, in, H, W), weight (out, in, 1, 1) -> (B, out, H, W), channels-last as x is."""
-    if x.device.type == "cpu" and x.numel() // x.shape[1] >= 512 and not torch.is_autocast_enabled("cpu"):
+    if x.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
         return _PointwiseConv.apply(x, weight)
     return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1)).permute(0, 3, 1, 2)
 
 
 class _PointwiseConv(torch.autograd.Function):
+    """On CPUs oneDNN's convolution beats a matrix product by a tenth, but for the gradient of the weight."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
         return F.conv2d(x, weight)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor]:
         x, weight = ctx.saved_tensors
         (grad,) = grads
-        grad_x = F.conv2d(grad, weight.transpose(0, 1)) if ctx.needs_input_grad[0] else None
         pixels, slopes = (t.permute(0, 2, 3, 1).flatten(0, 2) for t in (x, grad))
-        return grad_x, (slopes.T @ pixels).view_as(weight)
+        grad_weight = (slopes.T @ pixels).view_as(weight)
+        return F.conv2d(grad, weight.transpose(0, 1)) if ctx.needs_input_grad[0] else None, grad_weight

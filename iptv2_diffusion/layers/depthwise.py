@@ -6,11 +6,12 @@ the outer ones by themselves, each a gradient of a narrower kernel; on small map
 is, a correlation of the input with the output's gradient.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.grad import conv2d_weight
 
 
 def depthwise_conv(x: Tensor, weight: Tensor) -> Tensor:
@@ -58,8 +59,8 @@ def weight_gradient(x: Tensor, grad: Tensor, kernel: int) -> Tensor:
 
 def _gradient(x: Tensor, grad: Tensor, rows: int, columns: int) -> Tensor:
     """Of the weight of a depthwise rows x columns kernel."""
-    shape = (x.shape[1], 1, rows, columns)
-    return torch.nn.grad.conv2d_weight(x, shape, grad, padding=(rows // 2, columns // 2), groups=x.shape[1])
+    shape, padding = (x.shape[1], 1, rows, columns), (rows // 2, columns // 2)
+    return conv2d_weight(x, shape, grad, padding=cast(Any, padding), groups=x.shape[1])
 
 
 def _correlation(x: Tensor, grad: Tensor, kernel: int) -> Tensor:

@@ -62,7 +62,7 @@ class _BiasFree(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, r, weight = ctx.saved_tensors
         scaled = x * r
         grad_weight = (grads[0] * scaled).flatten(0, -2).sum(0)

@@ -7,6 +7,7 @@ import torch
 from tiny_denoiser import CLOSE, inputs, make, run
 
 from iptv2_diffusion.backbone.block import TransformerLayer
+from iptv2_diffusion.backbone.compiling import compile_layers
 
 
 def test_gradient_checkpointing_changes_nothing() -> None:
@@ -63,13 +64,21 @@ def test_compiles_with_inductor(fields: dict[str, Any]) -> None:
 
 @pytest.mark.slow
 @torch.no_grad()
-def test_layers_compile_one_by_one() -> None:
-    """diffusers' compile_repeated_blocks."""
+def test_layers_compile_one_by_one_without_falling_back() -> None:
+    """More kinds of layers than torch.compile accepts by default; every layer runs compiled."""
     torch.compiler.reset()
-    model, args = make(), inputs()
+    model, args = make(layers=(2, 2, 2, 2), heads=(1, 1, 1, 1)), inputs()
     expected = run(model, *args)
-    model.compile_repeated_blocks(fullgraph=True, backend="eager")
+    graphs = []
+
+    def backend(graph: torch.fx.GraphModule, _: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    compile_layers(model, fullgraph=True, backend=backend)
     torch.testing.assert_close(run(model, *args), expected, **CLOSE)
+    kinds = 2 * 5  # both attentions; four widths, and the top decoder's on maps of another size
+    assert len(graphs) == kinds
 
 
 @torch.no_grad()

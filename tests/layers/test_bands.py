@@ -1,6 +1,5 @@
 """Layers in bands of rows against the same layers in one piece."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import naive_attention as naive
@@ -25,9 +24,8 @@ LAYERS = [
 
 
 @pytest.fixture(params=[1, 400, 1500])
-def small_bands(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def small_bands(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bands, "LARGE", request.param)
-    yield
 
 
 @pytest.mark.usefixtures("small_bands")
