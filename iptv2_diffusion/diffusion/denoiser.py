@@ -16,7 +16,7 @@ from iptv2_diffusion.layers.conv import INITS, Conv
 from iptv2_diffusion.layers.embedding import LabelEmbedding, TimestepEmbedding
 from iptv2_diffusion.layers.norm import BareNorm
 from iptv2_diffusion.layers.reparam import Fusable
-from iptv2_diffusion.layers.residual import ZeroLinear, modulate
+from iptv2_diffusion.layers.residual import modulate, zero_linear
 
 
 class IPTV2Transformer2DModel(ModelMixin, ConfigMixin, Fusable):
@@ -70,7 +70,7 @@ class IPTV2Transformer2DModel(ModelMixin, ConfigMixin, Fusable):
         self.label_embedding = LabelEmbedding(num_classes, cond_dim)
         self.backbone = UShape(config)
         self.head_norm = BareNorm()
-        self.head_modulation = ZeroLinear(cond_dim, 2 * 2 * width)
+        self.head_modulation = zero_linear(cond_dim, 2 * 2 * width)
         self.head = Conv(2 * width, out_channels, 3, init=INITS["xavier"])
         nn.init.zeros_(self.head.weight)
 
