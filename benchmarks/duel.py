@@ -70,7 +70,9 @@ class Worker:
     def _read(self) -> Any:
         line = cast(IO[str], self._process.stdout).readline()
         if not line:
-            raise RuntimeError(f"a contender ended by itself: {self._name}")
+            code = self._process.wait()
+            reason = "killed, perhaps for want of memory" if code == -9 else f"exit code {code}"
+            raise RuntimeError(f"a contender ended by itself ({reason}): {self._name}")
         return json.loads(line)
 
 

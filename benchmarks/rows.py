@@ -15,10 +15,10 @@ class Row:
     rounds: int = 7
 
 
-def _against(title: str, peer: str, ours: str, *, rounds: int = 7, **settings: Any) -> Row:
+def _against(title: str, peer: str, ours: str, *, rounds: int = 7, plain: bool = True, **settings: Any) -> Row:
     """The peer, ours, and ours as it was before any work on speed."""
-    before = Entry(f"{ours}, plain", settings | {"model": ours}, commit=PLAIN)
-    return Row(title, [Entry(name, settings | {"model": name}) for name in (peer, ours)] + [before], rounds)
+    before = [Entry(f"{ours}, plain", settings | {"model": ours}, commit=PLAIN)] if plain else []
+    return Row(title, [Entry(name, settings | {"model": name}) for name in (peer, ours)] + before, rounds)
 
 
 def _against_plain(title: str, ours: str, *, rounds: int = 7, **settings: Any) -> Row:
@@ -48,18 +48,18 @@ _EMOJI: dict[str, Any] = {"ours": "IPTV2-Ti-16", "work": "denoiser-update", "siz
 ROWS: dict[str, Row] = {
     "forward": _against("forward, 8 x 4x32x32", **_S, batch=8, work="denoiser-forward"),
     "forward-compiled": _against(
-        "forward, 8 x 4x32x32, compiled", **_S, batch=8, work="denoiser-forward", compile=True
+        "forward, 8 x 4x32x32, compiled", **_S, batch=8, work="denoiser-forward", compile=True, plain=False
     ),
     "backward": _against("forward and backward, 8 x 4x32x32", **_S, batch=8, work="denoiser-backward", rounds=5),
-    "update": _against("training step, 32 x 4x32x32", **_S, batch=32, work="denoiser-update", rounds=2),
+    "update": _against("training step, 32 x 4x32x32", **_S, batch=32, work="denoiser-update", rounds=2, plain=False),
     "update-checkpointed": _checkpointed(),
     "base-256": _against("restoration, 256x256", **_RESTORER, ours="IPTV2-B", size=256, rounds=5),
-    "base-512": _against("restoration, 512x512", **_RESTORER, ours="IPTV2-B", size=512, rounds=2),
+    "base-512": _against("restoration, 512x512", **_RESTORER, ours="IPTV2-B", size=512, rounds=1),
     "small-256": _against("restoration, 256x256", **_RESTORER, ours="IPTV2-S", size=256, rounds=5),
     "nafnet-256": _against(
         "restoration, 256x256", "NAFNet", "IPTV2-S", work="restorer-forward", size=256, batch=1, rounds=5
     ),
-    "growth": _growth("IPTV2-S"),
+    "growth": _growth("IPTV2-Ti"),
     "emoji": _against_plain("training step, 32 x 4x16x16", **_EMOJI),
     "emoji-dit": _against("training step, 32 x 4x16x16", DIT_16, **_EMOJI),
     "patches": _against_plain(

@@ -10,7 +10,9 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE = REPOSITORY / "iptv2_diffusion"
 SOURCES = sorted(
-    path for folder in ("iptv2_diffusion", "eval", "scripts") for path in (REPOSITORY / folder).rglob("*.py")
+    path
+    for folder in ("iptv2_diffusion", "eval", "scripts", "benchmarks")
+    for path in (REPOSITORY / folder).rglob("*.py")
 )
 LONGEST_FILE = 300  # lines
 LONGEST_FUNCTION = 60  # lines, with its docstring

@@ -108,3 +108,11 @@ def test_refuses_weights_of_another_configuration(refused: Callable[..., str], t
     config = tmp_path / "ckpt" / "transformer" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | change))
     assert "cannot load" in refused("sample", *FAST, "--ckpt", tmp_path / "ckpt")
+
+
+@pytest.mark.slow
+def test_compiled_layers_draw_the_same_picture(command, tmp_path):
+    for flags in ((), ("--compile",)):
+        command("sample", *FAST, "--num-samples", 1, *flags, "--output", tmp_path / f"flags{len(flags)}")
+    eager, compiled = (pixels(tmp_path / f"flags{n}" / "000000.png") for n in (0, 1))
+    assert np.abs(eager - compiled).max() <= 1

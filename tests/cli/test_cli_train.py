@@ -50,6 +50,13 @@ def test_resume_equals_an_uninterrupted_run_bit_for_bit(command, tmp_path):
     assert_equal_weights(weights(tmp_path / "constant", 4), weights(tmp_path / "halves", 4))
 
 
+def test_compile_reaches_the_model(command, tmp_path, monkeypatch):
+    compiled = []
+    monkeypatch.setattr("iptv2_diffusion.backbone.compiling.compile_layers", compiled.append)
+    command("train", *TINY, "--steps", 1, "--compile", "--output", tmp_path / "run")
+    assert [type(model).__name__ for model in compiled] == ["IPTV2Transformer2DModel"]
+
+
 def test_trains_on_a_folder_of_pictures(command, tmp_path, small_vae, picture_folder):
     flags = (*PICTURES, "--vae", small_vae, "--data-path", picture_folder, "--steps", 2, "--log-every", 1)
     command("train", *flags, "--output", tmp_path / "run")

@@ -158,6 +158,7 @@ def test_ggsa_parameters() -> None:
 MODULES = {
     "fcsa interior": (lambda: FCSA(2, 1, 2, init=INIT), (5, 4)),
     "fcsa cyclic": (lambda: FCSA(2, 1, 2, init=INIT, shift="cyclic"), (3, 4)),
+    "fcsa wide heads": (lambda: FCSA(6, 1, 2, init=INIT), (4, 3)),  # fewer tokens than channels
     "ggsa": (lambda: GGSA(2, 1, 2, init=INIT), (2, 4)),
     "ggsa padded": (lambda: GGSA(2, 1, 3, init=INIT), (2, 5)),
     "mdta": (lambda: MDTA(4, 2, init=INIT), (2, 3)),
