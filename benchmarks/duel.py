@@ -65,12 +65,15 @@ class Worker:
 
     def close(self) -> None:
         self._process.kill()
+        for pipe in (self._process.stdin, self._process.stdout):
+            cast(IO[str], pipe).close()
         self._process.wait()
 
     def _read(self) -> Any:
         line = cast(IO[str], self._process.stdout).readline()
         if not line:
             code = self._process.wait()
+            self.close()
             reason = "killed, perhaps for want of memory" if code == -9 else f"exit code {code}"
             raise RuntimeError(f"a contender ended by itself ({reason}): {self._name}")
         return json.loads(line)
