@@ -35,7 +35,7 @@ def _scores(q: Tensor, k: Tensor, temperature: Tensor) -> Tensor:
 
 
 def _inverse_norm(tokens: Tensor) -> Tensor:
-    """(..., n, d) -> (..., 1, d). Not `torch.norm`, which takes up to fifty times as long along this axis on a CPU."""
+    """(..., n, d) -> (..., 1, d). Not `torch.norm`, which is slow along this axis on a CPU."""
     return tokens.square().sum(-2, keepdim=True).clamp_min(SMALLEST_SQUARE).rsqrt()
 
 

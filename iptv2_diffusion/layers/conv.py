@@ -63,7 +63,7 @@ def pointwise_conv(x: Tensor, weight: Tensor) -> Tensor:
 
 
 class _PointwiseConv(torch.autograd.Function):
-    """On CPUs oneDNN's convolution beats a matrix product by a tenth, but for the gradient of the weight."""
+    """On CPUs oneDNN's convolution beats a matrix product, but for the gradient of the weight."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:

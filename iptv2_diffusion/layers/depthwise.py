@@ -1,6 +1,6 @@
 """Depthwise convolution with a weight gradient that keeps up with the forward pass on CPUs.
 
-oneDNN computes the weight gradient of a depthwise 5x5 kernel four to thirty times slower than the forward pass: its kernels
+oneDNN computes the weight gradient of a depthwise 5x5 kernel many times slower than the forward pass: its kernels
 are made for three columns, and for maps larger than the kernel. So we ask for the three columns in the middle and for
 the outer ones by themselves, each a gradient of a narrower kernel; on small maps we compute the gradient as what it
 is, a correlation of the input with the output's gradient.
