@@ -10,7 +10,6 @@ from importlib import import_module
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 LAYERS = {"TransformerLayer", "BasicTransformerBlock"}  # what is compiled one by one, ours and DiT's
 
@@ -22,14 +21,12 @@ class Contender:
     macs: int  # of a step; training counts three times the forward pass of the fused form
 
 
-def _macs(build: Callable[[], Any], inputs: tuple[torch.Tensor, ...] | dict[str, torch.Tensor]) -> int:
-    """Of one forward pass, counted on the meta device, where attention is counted, too."""
-    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model = build().eval()
-        named = inputs if isinstance(inputs, dict) else {}
-        positional = () if isinstance(inputs, dict) else inputs
-        model(*(x.to("meta") for x in positional), **{name: x.to("meta") for name, x in named.items()})
-    return counter.get_total_flops() // 2
+def _macs(build: Callable[[], Any], *inputs: torch.Tensor) -> int:
+    """Of one forward pass."""
+    from iptv2_diffusion.metrics.complexity import macs
+
+    with torch.device("meta"):
+        return macs(build().eval(), *(x.to("meta") for x in inputs))
 
 
 def _compiled(model: Any, settings: dict[str, Any]) -> Any:
@@ -79,17 +76,15 @@ def _latents(settings: dict[str, Any]) -> dict[str, torch.Tensor]:
 
 
 def denoiser_forward(settings: dict[str, Any]) -> Contender:
-    model = _denoiser(settings).to(settings["device"]).eval()
-    if hasattr(model, "fuse"):
-        model.fuse()
-    inputs, parameters = _latents(settings), sum(p.numel() for p in model.parameters())
-    _compiled(model, settings)
+    model = _compiled(_denoiser(settings, fused=True).to(settings["device"]).eval(), settings)
+    inputs = _latents(settings)
 
     def step() -> None:
         with torch.inference_mode(), _autocast(settings):
             model(**inputs)
 
-    return Contender(step, parameters, _macs(partial(_denoiser, settings, fused=True), inputs))
+    macs = _macs(partial(_denoiser, settings, fused=True), *inputs.values())
+    return Contender(step, sum(p.numel() for p in model.parameters()), macs)
 
 
 def denoiser_backward(settings: dict[str, Any]) -> Contender:
@@ -103,7 +98,7 @@ def denoiser_backward(settings: dict[str, Any]) -> Contender:
             loss = model(**inputs).sample.square().mean()
         loss.backward()
 
-    macs = 3 * _macs(partial(_denoiser, settings, fused=True), inputs)
+    macs = 3 * _macs(partial(_denoiser, settings, fused=True), *inputs.values())
     return Contender(step, sum(p.numel() for p in model.parameters()), macs)
 
 
@@ -128,7 +123,7 @@ def denoiser_update(settings: dict[str, Any]) -> Contender:
         optimizer.zero_grad()
         ema.update(model)
 
-    macs = 3 * _macs(partial(_denoiser, settings, fused=True), inputs)
+    macs = 3 * _macs(partial(_denoiser, settings, fused=True), *inputs.values())
     return Contender(step, sum(p.numel() for p in model.parameters()), macs)
 
 
@@ -156,7 +151,7 @@ def restorer_forward(settings: dict[str, Any]) -> Contender:
         with torch.inference_mode(), _autocast(settings):
             model(image)
 
-    macs = _macs(partial(_restorer, settings["model"]), (image,))
+    macs = _macs(partial(_restorer, settings["model"]), image)
     return Contender(step, sum(p.numel() for p in model.parameters()), macs)
 
 
@@ -172,7 +167,7 @@ def restorer_backward(settings: dict[str, Any]) -> Contender:
             loss = (model(image) - image).abs().mean()
         loss.backward()
 
-    macs = 3 * _macs(partial(_restorer, settings["model"]), (image,))
+    macs = 3 * _macs(partial(_restorer, settings["model"]), image)
     return Contender(step, sum(p.numel() for p in model.parameters()), macs)
 
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from iptv2_diffusion.layers.depthwise import depthwise_conv
+from iptv2_diffusion.layers.depthwise import depthwise_conv, plain_cpu
 
 Variance = Callable[[float, float], float]  # (fan_in, fan_out) -> variance of a weight
 
@@ -57,7 +57,7 @@ class Depthwise(Conv):
 
 def pointwise_conv(x: Tensor, weight: Tensor) -> Tensor:
     """x (B, in, H, W), weight (out, in, 1, 1) -> (B, out, H, W), channels-last as x is."""
-    if x.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
+    if plain_cpu(x):
         return _PointwiseConv.apply(x, weight)
     return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1)).permute(0, 3, 1, 2)
 

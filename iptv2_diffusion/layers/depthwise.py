@@ -16,15 +16,14 @@ from torch.nn.grad import conv2d_weight
 
 def depthwise_conv(x: Tensor, weight: Tensor) -> Tensor:
     """x (B, C, H, W), weight (C, 1, k, k), odd k, stride 1, zeros around the map -> (B, C, H, W)."""
-    if _slow_gradient(x, weight):
+    if weight.shape[-1] > 3 and torch.is_grad_enabled() and plain_cpu(x):
         return _Depthwise.apply(x, weight)
     return _conv(x, weight)
 
 
-def _slow_gradient(x: Tensor, weight: Tensor) -> bool:
-    """Autocast needs the usual operator."""
-    on_cpu = x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-    return on_cpu and weight.shape[-1] > 3 and torch.is_grad_enabled()
+def plain_cpu(x: Tensor) -> bool:
+    """Where gradients of our own may stand in: on a CPU, but not under autocast, which needs the usual operators."""
+    return x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
 
 
 def _conv(x: Tensor, weight: Tensor) -> Tensor:

@@ -64,6 +64,17 @@ def test_compiles_with_inductor(fields: dict[str, Any]) -> None:
 
 @pytest.mark.slow
 @torch.no_grad()
+def test_layers_compile_one_by_one() -> None:
+    """diffusers' compile_repeated_blocks."""
+    torch.compiler.reset()
+    model, args = make(), inputs()
+    expected = run(model, *args)
+    model.compile_repeated_blocks(fullgraph=True, backend="eager")
+    torch.testing.assert_close(run(model, *args), expected, **CLOSE)
+
+
+@pytest.mark.slow
+@torch.no_grad()
 def test_layers_compile_one_by_one_without_falling_back() -> None:
     """More kinds of layers than torch.compile accepts by default; every layer runs compiled."""
     torch.compiler.reset()

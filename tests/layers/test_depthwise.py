@@ -1,4 +1,4 @@
-"""The depthwise convolution for small maps against PyTorch's own gradients, in float64."""
+"""The depthwise convolution, on small maps and larger ones, against PyTorch's own gradients, in float64."""
 
 from typing import Any
 
