@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from iptv2_diffusion.layers.bands import in_bands
 from iptv2_diffusion.layers.conv import Depthwise, Pointwise, Variance
+from iptv2_diffusion.layers.recompute import recomputed
 from iptv2_diffusion.layers.windows import from_grid, from_windows, pad_to_multiple, to_grid, to_windows
 
 SMALLEST_SQUARE = 1e-24  # of a norm that is divided by
@@ -96,11 +97,15 @@ class FCSA(nn.Module):
         self.project = Pointwise(width, width, init=init)
 
     def forward(self, x: Tensor) -> Tensor:
-        height, width = x.shape[-2:]
-        # Zeros that come after the depthwise convolution change neither a norm nor a product: padding is exact.
+        if torch.is_grad_enabled():
+            return self.project(recomputed(lambda qkv: self._attend(self.local(qkv)), self.qkv(x)))
         qkv = in_bands(lambda x: self.local(self.qkv(x)), x, widest=3 * x.shape[1], reach=1)
-        qkv = pad_to_multiple(qkv, self.window)
-        return self.project(self._merged(qkv)[..., :height, :width])
+        return self.project(self._attend(qkv))
+
+    def _attend(self, qkv: Tensor) -> Tensor:
+        height, width = qkv.shape[-2:]
+        # Zeros that come after the depthwise convolution change neither a norm nor a product: padding is exact.
+        return self._merged(pad_to_multiple(qkv, self.window))[..., :height, :width]
 
     def _merged(self, qkv: Tensor) -> Tensor:
         """w_top * F_top + w_bottom * F_bottom (Eq. 3)."""

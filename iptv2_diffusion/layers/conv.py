@@ -73,7 +73,16 @@ class _PointwiseConv(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor]:
         x, weight = ctx.saved_tensors
-        (grad,) = grads
-        pixels, slopes = (t.permute(0, 2, 3, 1).flatten(0, 2) for t in (x, grad))
-        grad_weight = (slopes.T @ pixels).view_as(weight)
-        return F.conv2d(grad, weight.transpose(0, 1)) if ctx.needs_input_grad[0] else None, grad_weight
+        if ctx.needs_input_grad[0]:
+            return pointwise_gradients(x, weight, grads[0])
+        return None, _weight_gradient(x, weight, grads[0])
+
+
+def pointwise_gradients(x: Tensor, weight: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+    """Of x and of the weight, from the output's gradient."""
+    return F.conv2d(grad, weight.transpose(0, 1)), _weight_gradient(x, weight, grad)
+
+
+def _weight_gradient(x: Tensor, weight: Tensor, grad: Tensor) -> Tensor:
+    pixels, slopes = (t.permute(0, 2, 3, 1).flatten(0, 2) for t in (x, grad))
+    return (slopes.T @ pixels).view_as(weight)

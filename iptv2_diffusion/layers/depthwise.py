@@ -37,11 +37,14 @@ class _Depthwise(torch.autograd.Function):
         return _conv(x, weight)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
         x, weight = ctx.saved_tensors
-        (grad,) = grads
-        grad_x = _conv(grad, weight.flip(-2, -1)) if ctx.needs_input_grad[0] else None
-        return grad_x, weight_gradient(x, grad, weight.shape[-1]) if ctx.needs_input_grad[1] else None
+        return depthwise_gradients(x, weight, grads[0])
+
+
+def depthwise_gradients(x: Tensor, weight: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+    """Of x and of the weight, from the output's gradient."""
+    return _conv(grad, weight.flip(-2, -1)), weight_gradient(x, grad, weight.shape[-1])
 
 
 def weight_gradient(x: Tensor, grad: Tensor, kernel: int) -> Tensor:

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from iptv2_diffusion.layers.bands import in_bands
-from iptv2_diffusion.layers.conv import Depthwise, Pointwise, Variance
+from iptv2_diffusion.layers.conv import Depthwise, Pointwise, Variance, pointwise_conv
+from iptv2_diffusion.layers.recompute import local_product
 from iptv2_diffusion.layers.reparam import RepDepthwise, RepPointwise
 
 EXPANSION = 4  # hidden width over width
@@ -50,7 +51,13 @@ class RepLeFFN(nn.Module):
         return in_bands(self._whole, x, widest=self.local.width, reach=RepDepthwise.REACH)
 
     def _whole(self, x: torch.Tensor) -> torch.Tensor:
-        return self.reduce(self.local(F.gelu(self.expand(x))))
+        hidden = self.expand(x)
+        first, *second = self.reduce.weights(hidden)
+        if self.local.literal:
+            out = pointwise_conv(self.local(F.gelu(hidden)), first)
+        else:
+            out = local_product(hidden, self.local.weight(), first)
+        return pointwise_conv(out, *second) if second else out
 
 
 class GDFN(nn.Module):

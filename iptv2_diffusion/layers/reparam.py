@@ -115,9 +115,15 @@ class RepPointwise(Reparameterised):
         uniform_(self.second, variance / (inner * init(inputs, inner)))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for weight in self.weights(x):
+            x = pointwise_conv(x, weight)
+        return x
+
+    def weights(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """Of the 1x1 convolutions to run on x, one after another."""
         if self.first is not None and self.second is not None and (self.literal or self._few_tokens(x)):
-            return pointwise_conv(pointwise_conv(x, self.first), self.second)
-        return pointwise_conv(x, self.weight())
+            return [self.first, self.second]
+        return [self.weight()]
 
     def _few_tokens(self, x: torch.Tensor) -> bool:
         """Whether folding the factors costs more products than running both on these tokens."""

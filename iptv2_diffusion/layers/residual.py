@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from iptv2_diffusion.layers.norm import NORMS, BareNorm
+from iptv2_diffusion.layers.recompute import recomputed
 
 
 class PlainResidual(nn.Module):
@@ -38,7 +39,10 @@ class AdaLNZeroResidual(nn.Module):
 
     def forward(self, x: torch.Tensor, cond: torch.Tensor) -> torch.Tensor:
         shift, scale, gate = self.modulation(cond)[:, :, None, None].chunk(3, dim=1)
-        return torch.addcmul(x, gate, self.body(modulate(self.norm(x), shift, scale)))
+        return torch.addcmul(x, gate, self.body(recomputed(self._modulated, x, shift, scale)))
+
+    def _modulated(self, x: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        return modulate(self.norm(x), shift, scale)
 
 
 ResidualFactory = Callable[[int, nn.Module], nn.Module]
