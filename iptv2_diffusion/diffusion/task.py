@@ -65,6 +65,8 @@ class GenerationTask:
         self.latent_shape = (config["in_channels"], config["sample_size"], config["sample_size"])
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))
 
+    monitor = None
+
     def prepare(self, device: torch.device) -> None:
         self.codec.vae.to(device)
         self.objective.to(device)

@@ -5,9 +5,11 @@ checkpoint-00001000/   after 1,000 updates
     state/             trained weights, optimizer and random state, as accelerate saves them
     run.json           step, seconds trained, the TrainConfig and what else describes the run
     ...                whatever the task exports
+best/                  model/, run.json (with the figures) and exports of the best validation so far
 """
 
 import json
+import math
 import os
 import re
 import shutil
@@ -26,7 +28,7 @@ from iptv2_diffusion.engine.log import STATS
 from iptv2_diffusion.engine.settings import MAY_CHANGE, TrainConfig
 from iptv2_diffusion.engine.task import Task
 
-RUN = "run.json"
+RUN, BEST = "run.json", "best"
 
 
 def newest(output: Path) -> Path | None:
@@ -96,15 +98,37 @@ def save(
     accelerator.wait_for_everyone()
     accelerator.save_state(str(unfinished / "state"))
     if accelerator.is_main_process:
-        ema.module.save_pretrained(unfinished / "model")
-        task.export(unfinished)
-        (unfinished / RUN).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        _write_model(unfinished, record, ema, task)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         os.rename(unfinished, folder)
         _remove_old(output, keep)
     accelerator.wait_for_everyone()
     return folder
+
+
+def best_figure(output: Path, monitor: str) -> float:
+    """The largest so far."""
+    path = output / BEST / RUN
+    return json.loads(path.read_text(encoding="utf-8"))["figures"][monitor] if path.is_file() else -math.inf
+
+
+def save_best(output: Path, record: Mapping[str, Any], ema: EMA, task: Task) -> None:
+    """By the main process, in the place of the best before it."""
+    unfinished, folder, former = (output / name for name in (f".{BEST}", BEST, f".{BEST}-before"))
+    for leftover in (unfinished, former):
+        shutil.rmtree(leftover, ignore_errors=True)
+    _write_model(unfinished, record, ema, task)
+    if folder.exists():
+        os.rename(folder, former)
+    os.rename(unfinished, folder)
+    shutil.rmtree(former, ignore_errors=True)
+
+
+def _write_model(folder: Path, record: Mapping[str, Any], ema: EMA, task: Task) -> None:
+    ema.module.save_pretrained(folder / "model")
+    task.export(folder)
+    (folder / RUN).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def load(folder: Path, accelerator: Accelerator, ema: EMA) -> dict[str, Any]:

@@ -17,7 +17,15 @@ from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.logging import get_logger
 from torch import Tensor, nn
 
-from iptv2_diffusion.engine.checkpoint import describe, load, save, save_without_wrappers, starting_point
+from iptv2_diffusion.engine.checkpoint import (
+    best_figure,
+    describe,
+    load,
+    save,
+    save_best,
+    save_without_wrappers,
+    starting_point,
+)
 from iptv2_diffusion.engine.ema import EMA
 from iptv2_diffusion.engine.log import Log
 from iptv2_diffusion.engine.optim import learning_rate, make_optimizer
@@ -78,7 +86,8 @@ def _prepare(task: Task, config: TrainConfig, description: Mapping[str, Any]) ->
         mixed_precision=config.precision, log_with="tensorboard", project_dir=config.output, kwargs_handlers=[patience]
     )
     save_without_wrappers(accelerator)
-    share_of(config, accelerator.num_processes)  # refuses an unequal share
+    for stage in config.plan:
+        share_of(stage, accelerator.num_processes)  # refuses an unequal share
     task.prepare(accelerator.device)
     task.model.to(accelerator.device).train()
     # Before `prepare`, which may wrap the forward pass. DDP then gives everyone the main process's weights, so the
@@ -124,8 +133,8 @@ def _accumulate(run: _Run, batches: Batches, stop: StopRequest) -> tuple[dict[st
 
     Returns the means over that batch of the loss and the task's scalars, and whether any process has to stop.
     """
-    accelerator, size = run.accelerator, run.config.batch_size
-    count = micro_batches_per_step(run.config, accelerator.num_processes)
+    accelerator, stage = run.accelerator, run.config.plan.at(run.step)
+    size, count = stage.batch_size, micro_batches_per_step(run.config, stage, accelerator.num_processes)
     totals: dict[str, Tensor] = {}
     for remaining in reversed(range(count)):
         batch = {
@@ -172,8 +181,11 @@ def _due(every: int | None, step: int) -> bool:
 
 
 def _save(run: _Run) -> None:
-    record = {"step": run.step, "seconds": run.seconds, **run.description}
-    run.good = save(run.config.output, record, run.accelerator, run.ema, run.task, run.config.keep)
+    run.good = save(run.config.output, _record(run), run.accelerator, run.ema, run.task, run.config.keep)
+
+
+def _record(run: _Run) -> dict[str, Any]:
+    return {"step": run.step, "seconds": run.seconds, **run.description}
 
 
 @torch.no_grad()
@@ -183,10 +195,17 @@ def _look(run: _Run, log: Log) -> None:
     if run.accelerator.is_main_process:
         if validating and (figures := run.task.validate(run.ema.module)):
             log.record(run.step, {f"validation/{name}": float(value) for name, value in figures.items()})
+            _keep_best(run, figures)
         if showing and (image := run.task.preview(run.ema.module)):
             log.image(run.step, image)
     if validating or showing:
         run.accelerator.wait_for_everyone()
+
+
+def _keep_best(run: _Run, figures: Mapping[str, float]) -> None:
+    monitor = run.task.monitor
+    if monitor is not None and figures[monitor] > best_figure(run.config.output, monitor):
+        save_best(run.config.output, _record(run) | {"figures": dict(figures)}, run.ema, run.task)
 
 
 class _Clock:
@@ -206,6 +225,7 @@ class _Clock:
         """Rate since the last call and seconds since the very first step."""
         step, seconds = self._lap
         self._lap = (self._run.step, self._run.seconds)
-        images = (self._run.step - step) * self._run.config.batch_size
+        plan = self._run.config.plan
+        images = plan.first_position(self._run.step) - plan.first_position(step)
         rate = images / max(self._run.seconds - seconds, 1e-9)
         return {"images_per_second": rate, "seconds": self._run.seconds}

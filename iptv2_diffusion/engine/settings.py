@@ -1,8 +1,11 @@
 """Everything the training loop can be told. The defaults are the recipe of DiT, which the paper follows."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
+
+from iptv2_diffusion.engine.stages import Stage, Stages, parse_stages
 
 # May differ between a checkpoint and the run that resumes it: none of these changes the result of a step (but `steps`
 # does under a cosine, which `checkpoint` minds).
@@ -24,8 +27,15 @@ class TrainConfig:
     resume: bool = field(default=False, metadata=_about("continue from the newest checkpoint in the output folder"))
     steps: int = field(default=400_000, metadata=_about("updates in total, earlier runs included"))
     batch_size: int = field(default=256, metadata=_about("samples per update over all processes"))
+    stages: tuple[str, ...] | None = field(
+        default=None,
+        metadata=_about("START:SIZExBATCH ..., samples that grow from these steps on; none: one stage of batch_size"),
+    )
     micro_batch: int | None = field(
-        default=None, metadata=_about("most samples per forward and process; none: the whole share of a process")
+        default=None,
+        metadata=_about(
+            "most samples per forward and process, in the first stage; fewer in later ones, by their area; none: all"
+        ),
     )
     lr: float = field(default=1e-4, metadata=_about("learning rate after warm-up"))
     schedule: Literal["constant", "cosine"] = field(default="constant", metadata=_about("course of the learning rate"))
@@ -59,6 +69,12 @@ class TrainConfig:
         _require(self.precision in ("no", "bf16"), "precision", "no or bf16", self.precision)
         if self.schedule == "constant" and self.lr_final is not None:
             raise ValueError("lr_final belongs to schedule cosine; the schedule is constant")
+        for stage in self.plan:
+            _require(stage.start < self.steps, "stages", f"starts below the {self.steps} steps", stage.start)
+
+    @cached_property
+    def plan(self) -> Stages:
+        return parse_stages(self.stages) if self.stages else Stages([Stage(0, 0, self.batch_size)])
 
 
 def _require(fulfilled: bool, name: str, expected: str, value: Any) -> None:

@@ -1,7 +1,7 @@
 """The endless training stream, cut into steps, processes and micro-batches.
 
-Step s (from 0) consumes the positions [s * batch_size, (s + 1) * batch_size). Each process takes a contiguous share and
-walks through it in micro-batches, so the samples of a step depend on nothing but its number.
+A step consumes the next `batch_size` positions, which every stage of the plan says anew. Each process takes a contiguous
+share and walks through it in micro-batches, so the samples of a step depend on nothing but its number.
 """
 
 import signal
@@ -14,28 +14,39 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from iptv2_diffusion.engine.settings import TrainConfig
+from iptv2_diffusion.engine.stages import Stage
 from iptv2_diffusion.engine.task import Task
 
 
-def share_of(config: TrainConfig, processes: int) -> int:
+def share_of(stage: Stage, processes: int) -> int:
     """Samples per process and step; ValueError unless all processes get the same number."""
-    if config.batch_size % processes:
-        raise ValueError(f"batch_size: expected a multiple of the {processes} processes, got {config.batch_size}")
-    return config.batch_size // processes
+    if stage.batch_size % processes:
+        raise ValueError(f"batch_size: expected a multiple of the {processes} processes, got {stage.batch_size}")
+    return stage.batch_size // processes
 
 
-def micro_batches_per_step(config: TrainConfig, processes: int) -> int:
-    share = share_of(config, processes)
-    return -(-share // min(config.micro_batch or share, share))
+def micro_batches_per_step(config: TrainConfig, stage: Stage, processes: int) -> int:
+    return -(-share_of(stage, processes) // _most(config, stage, processes))
 
 
 def micro_batches(config: TrainConfig, rank: int, processes: int, start: int) -> Iterator[list[int]]:
     """The positions of every forward of process `rank`, from step `start` to the last."""
-    share = share_of(config, processes)
-    size = min(config.micro_batch or share, share)
     for step in range(start, config.steps):
-        positions = range(step * config.batch_size + rank * share, step * config.batch_size + (rank + 1) * share)
-        yield from (list(positions[i : i + size]) for i in range(0, share, size))
+        stage = config.plan.at(step)
+        share, most = share_of(stage, processes), _most(config, stage, processes)
+        first = config.plan.first_position(step) + rank * share
+        positions = range(first, first + share)
+        yield from (list(positions[i : i + most]) for i in range(0, share, most))
+
+
+def _most(config: TrainConfig, stage: Stage, processes: int) -> int:
+    """Samples per forward: about as many pixels in every stage."""
+    share = share_of(stage, processes)
+    if config.micro_batch is None:
+        return share
+    smallest = config.plan.at(0).size
+    area = (smallest / stage.size) ** 2 if smallest and stage.size else 1.0
+    return min(max(int(config.micro_batch * area), 1), share)
 
 
 class _Positions(Dataset[dict[str, Tensor] | Exception]):

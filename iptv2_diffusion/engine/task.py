@@ -20,6 +20,11 @@ class Task(Protocol):
         """What is trained, always the same object; has `save_pretrained(folder)` (a diffusers ModelMixin)."""
         ...
 
+    @property
+    def monitor(self) -> str | None:
+        """The figure of `validate` whose largest value marks the best weights; None: the best are not kept."""
+        ...
+
     def prepare(self, device: torch.device) -> None:
         """Moves frozen helpers (a VAE, say) to the device; the loop itself moves `model`."""
         ...

@@ -3,14 +3,14 @@
 import pytest
 from toy import ToyTask, toy_config
 
-from iptv2_diffusion.engine.stream import make_loader, micro_batches, micro_batches_per_step
+from iptv2_diffusion.engine.stream import make_loader, micro_batches, micro_batches_per_step, share_of
 
 
 @pytest.mark.parametrize("processes", [1, 2, 4])
 @pytest.mark.parametrize("micro_batch", [None, 1, 3, 100])
 def test_every_step_covers_its_positions_once(tmp_path, processes, micro_batch):
     config = toy_config(tmp_path, steps=5, batch_size=8, micro_batch=micro_batch)
-    count = micro_batches_per_step(config, processes)
+    count = micro_batches_per_step(config, config.plan.at(0), processes)
     seen = [list(micro_batches(config, rank, processes, start=3)) for rank in range(processes)]
     for step in (0, 1):  # the two left of five
         parts = [part for share in seen for part in share[step * count : (step + 1) * count]]
@@ -21,7 +21,7 @@ def test_every_step_covers_its_positions_once(tmp_path, processes, micro_batch):
 
 def test_unequal_shares_are_refused(tmp_path):
     with pytest.raises(ValueError, match="batch_size: expected a multiple of the 3 processes, got 8"):
-        micro_batches_per_step(toy_config(tmp_path, batch_size=8), processes=3)
+        share_of(toy_config(tmp_path, batch_size=8).plan.at(0), processes=3)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -52,6 +52,8 @@ class ToyTask:
         self.seed, self.on_sample, self.breaks_at, self.broken = seed, on_sample, breaks_at, broken
         self.validated: list[dict[str, Tensor]] = []
 
+    monitor = None
+
     def prepare(self, device: torch.device) -> None:
         self.device = device
 
