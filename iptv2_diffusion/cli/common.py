@@ -3,7 +3,8 @@
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 EXPECTED = (ValueError, OSError, FloatingPointError)  # the user's to mend: one line, no traceback
 
@@ -23,6 +24,11 @@ def say(text: str) -> None:
     """To people, on the main process only."""
     if os.environ.get("RANK", "0") == "0":
         print(text, flush=True)
+
+
+def fields_of(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those values that are fields of the dataclass."""
+    return {name: value for name, value in values.items() if name in cls.__dataclass_fields__}
 
 
 def _fail(message: str, status: int) -> int:

@@ -1,17 +1,20 @@
 """Train a class-conditional latent diffusion model.
 
 With --data-path (one folder of pictures per class) the recipe is that of DiT, which the paper follows. Without one, the
-bundled emoji set is used with a recipe sized for a laptop, printed below.
+bundled emoji set is used with a recipe sized for a laptop, printed below. With --task an image restorer is trained
+instead: see train.py --task denoise-color --help.
 """
 
 import argparse
+import sys
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from iptv2_diffusion.backbone.config import DENOISERS, preset
-from iptv2_diffusion.cli.common import run, say
+from iptv2_diffusion.cli import train_restoration
+from iptv2_diffusion.cli.common import fields_of, run, say
 from iptv2_diffusion.config import add_flags, arg, from_flags
 from iptv2_diffusion.engine.settings import TrainConfig
 
@@ -65,7 +68,10 @@ class GenerationConfig:
 
 
 def main() -> None:
-    run(_train)
+    if any(word.split("=")[0] == "--task" for word in sys.argv[1:]):
+        train_restoration.main()
+    else:
+        run(_train)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -84,19 +90,15 @@ def _train() -> None:
     flags = make_parser().parse_args()
     bundled = getattr(flags, "data_path", None) is None
     defaults = dict(EMOJI_RECIPE) if bundled else {}
-    generation = from_flags(GenerationConfig, flags, _fields_of(GenerationConfig, defaults))
+    generation = from_flags(GenerationConfig, flags, fields_of(GenerationConfig, defaults))
     defaults |= SMALL_MEMORY.get(generation.model, {}) if bundled else {}
     defaults |= {"output": Path("runs") / (f"emoji-{generation.model}" if bundled else generation.model)}
-    config = from_flags(TrainConfig, flags, _fields_of(TrainConfig, defaults))
+    config = from_flags(TrainConfig, flags, fields_of(TrainConfig, defaults))
     if bundled:
         say("No --data-path: training on the bundled emoji (4x16x16 latents of 9 categories) with a laptop's recipe.")
     else:
         say(f"Training on {generation.data_path}, DiT's recipe.")
     _fit(generation, config)
-
-
-def _fields_of(cls: type, values: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if name in cls.__dataclass_fields__}
 
 
 def _fit(generation: GenerationConfig, config: TrainConfig) -> None:

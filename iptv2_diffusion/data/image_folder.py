@@ -39,7 +39,7 @@ def scan(root: str | Path) -> FolderListing:
     classes = tuple(sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not _is_hidden(entry.name)))
     if not classes:
         raise ValueError(f"expected one folder per class ({LAYOUT}), found no folder inside {root}")
-    pictures = [tuple(_pictures_below(root / name)) for name in classes]
+    pictures = [tuple(pictures_below(root / name)) for name in classes]
     _refuse_empty(root, [name for name, files in zip(classes, pictures, strict=True) if not files])
     labels = tuple(label for label, files in enumerate(pictures) for _ in files)
     return FolderListing(classes, tuple(file for files in pictures for file in files), labels)
@@ -78,7 +78,7 @@ class ImageFolder(Dataset[tuple[torch.Tensor, int]]):
         return pixels.permute(2, 0, 1).contiguous(), self.labels[index]
 
 
-def _pictures_below(folder: Path) -> Iterator[str]:
+def pictures_below(folder: Path) -> Iterator[str]:
     """Sorted by folder, then by name. Symbolic links are followed: subsets of large data sets are made of them."""
     for parent, _, names in sorted(os.walk(folder, followlinks=True)):
         if any(_is_hidden(part) for part in Path(parent).relative_to(folder).parts):

@@ -1,7 +1,7 @@
 """The restorer: degraded image in, restored image out (Section 3.2)."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,11 @@ from iptv2_diffusion.backbone.config import RESTORERS, BackboneConfig, preset
 from iptv2_diffusion.backbone.u_shape import UShape
 from iptv2_diffusion.layers.conv import INITS, Conv, Pointwise
 from iptv2_diffusion.layers.reparam import Fusable
+from iptv2_diffusion.restoration.inference import restore
+from iptv2_diffusion.restoration.tasks import TASKS
+from iptv2_diffusion.restoration.tiling import LARGEST_TILE, OVERLAP
+
+T = TypeVar("T")
 
 
 class IPTV2Restorer(ModelMixin, ConfigMixin, Fusable):
@@ -19,7 +24,7 @@ class IPTV2Restorer(ModelMixin, ConfigMixin, Fusable):
 
     With as many output as input channels the network predicts a residual to its input. With others (dual-pixel
     deblurring: 6 -> 3) there is none; a 1x1 convolution carries the shallow features past the U instead, as Restormer.
-    `norm="bias_free"` is for denoising, `"centred"` for the other tasks.
+    `norm="bias_free"` is for denoising, `"centred"` for the other tasks. `task` is what the weights were trained for.
     """
 
     _supports_gradient_checkpointing = True
@@ -46,8 +51,11 @@ class IPTV2Restorer(ModelMixin, ConfigMixin, Fusable):
         shift: str = "interior",
         relative_bias: bool = True,
         fused: bool = False,
+        task: str | None = None,
     ) -> None:
         super().__init__()
+        if task not in (None, *TASKS):
+            raise ValueError(f"expected task to be one of {', '.join(TASKS)}, got {task!r}")
         config = BackboneConfig.within(self.config)
         init = INITS[config.init]
         self.stem = Conv(in_channels, width, 3, init=init)
@@ -70,6 +78,14 @@ class IPTV2Restorer(ModelMixin, ConfigMixin, Fusable):
         features = self.backbone(shallow)
         restored = self.head(features) + padded if self.skip is None else self.head(features + self.skip(shallow))
         return restored[..., :height, :width].contiguous()
+
+    def restore(self, image: T, **options: Any) -> T:
+        """An image of Pillow, NumPy or torch, of any size, restored: see `inference.restore`, also for the options."""
+        return restore(self, image, **options)
+
+    def restore_tiled(self, image: T, tile: int = LARGEST_TILE, overlap: int = OVERLAP, **options: Any) -> T:
+        """The same in tiles of about `tile` pixels a side, whatever the memory."""
+        return restore(self, image, tile=tile, overlap=overlap, **options)
 
 
 def create_restorer(name: str = "IPTV2-S", **overrides: Any) -> IPTV2Restorer:

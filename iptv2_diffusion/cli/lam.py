@@ -1,0 +1,83 @@
+"""Draw Local Attribution Maps (Figure 2): which pixels of a degraded image act on a patch of the restored one.
+
+One picture with the input and one map for each --ckpt, with its diffusion index: the larger, the more pixels act.
+"""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from iptv2_diffusion.cli.common import run, say
+from iptv2_diffusion.config import add_flags, arg, from_flags
+
+
+@dataclass(frozen=True, kw_only=True)
+class LamConfig:
+    ckpt: tuple[Path, ...] = arg(help="restorers: training runs, checkpoints, model folders or files")
+    image: Path = arg(help="degraded image")
+    patch: tuple[int, int] = arg(help="Y X of the patch's upper left corner, in pixels")
+    output: Path = arg(help="new PNG")
+    side: int = arg(16, "pixels a side of the patch")
+    fold: int = arg(50, "steps from a blurred image to the image")
+    batch_size: int = arg(1, "steps that run at once")
+    device: str | None = arg(None, "none: a GPU where there is one")
+
+    def __post_init__(self) -> None:
+        for name in ("side", "fold", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"expected --{name.replace('_', '-')} of at least 1, got {getattr(self, name)}")
+        if self.output.suffix.lower() != ".png":
+            raise ValueError(f"expected a name that ends with .png as --output, got {self.output}")
+
+
+def main() -> None:
+    run(_draw)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_flags(parser, LamConfig)
+    return parser
+
+
+def _draw() -> None:
+    config = from_flags(LamConfig, make_parser().parse_args())
+
+    from iptv2_diffusion.cli.export import find_model
+    from iptv2_diffusion.cli.load import choose_device
+    from iptv2_diffusion.restoration.attribution import local_attribution, picture, pixels_holding
+    from iptv2_diffusion.restoration.export import written_whole
+    from iptv2_diffusion.restoration.model_files import load_restorer
+
+    device = choose_device(config.device)
+    with written_whole(config.output) as unfinished:
+        models = {str(ckpt): load_restorer(find_model(ckpt)).fuse().to(device) for ckpt in config.ckpt}
+        image = _image(config.image, models)
+        maps = {}
+        for name, model in models.items():
+            maps[name] = found = local_attribution(
+                model, image.to(device), config.patch, config.side, config.fold, batch=config.batch_size
+            )
+            most = pixels_holding(found.map)
+            say(f"{name}: diffusion index {found.diffusion_index:.2f}, 95 % of the attribution on {most} pixels")
+        picture(image, config.patch, config.side, maps).save(unfinished, format="PNG")
+    say(f"{config.output} shows the map of {', '.join(models)}")
+
+
+def _image(path: Path, models: dict[str, Any]) -> Any:
+    """(C, H, W) in [0, 1], gray for restorers of gray images."""
+    import numpy as np
+    import torch
+
+    from iptv2_diffusion.data.image_io import read_pixels
+
+    channels = {model.config["in_channels"] for model in models.values()}
+    if channels not in ({1}, {3}):
+        raise ValueError(f"expected restorers of gray or of colour images, got {sorted(channels)} input channels")
+    pixels = read_pixels(path, gray=channels == {1})
+    return torch.from_numpy((pixels / np.iinfo(pixels.dtype).max).astype(np.float32)).permute(2, 0, 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,271 @@
+"""Restore photographs with a trained restorer: denoise, deblur, derain, whatever --ckpt has learned.
+
+INPUT is a picture, a folder or a pattern such as 'photos/**/*.png'; --output gets the same names and sub-folders. Bit
+depth, gray, transparency, EXIF and colour profile are kept. JPEG is written with quality 95, the other formats lossless.
+A picture that fails is reported, the others are restored, and the exit status is then 1.
+"""
+
+import argparse
+import glob
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import takewhile
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from iptv2_diffusion.cli.common import run, say
+from iptv2_diffusion.config import add_flags, arg, from_flags
+from iptv2_diffusion.restoration.tasks import TASKS
+
+WRITTEN_AS = {"png": ".png", "jpeg": ".jpg", "webp": ".webp", "tiff": ".tif"}
+RIGHT = {"_L": "_R", "_l": "_r"}  # endings of the left and the right view's name
+SHOWN = 5  # names in a message
+FAILURES = (ValueError, OSError, RuntimeError, MemoryError)  # of one picture
+
+
+class Picture(NamedTuple):
+    sources: tuple[Path, ...]  # the picture, or its left and right view
+    name: Path  # below --output, without --suffix and --format
+
+
+class Job(NamedTuple):
+    sources: tuple[Path, ...]
+    target: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestoreConfig:
+    output: Path = arg(help="folder for the results")
+    ckpt: str | None = arg(None, "training run, checkpoint, saved model, .safetensors file or hub id")
+    task: str | None = arg(None, f"refuse weights for another task than this: {', '.join(TASKS)}")
+    tile: str = arg("auto", "pixels a side; auto: as memory allows; none: the whole picture at once")
+    overlap: int = arg(64, "pixels that neighbouring tiles share at least, up to half a tile")
+    ensemble: bool = arg(False, "average over the 8 flips and turns, at 8 times the cost")
+    local: int | None = arg(None, "pixels a side that the grid attention stays within, 384 for instance")
+    input_right: Path | None = arg(None, "folder of the right views, for dual-pixel models; none: NAME_L, NAME_R pairs")
+    suffix: str = arg("", "appended to the names of the results")
+    format: Literal["png", "jpeg", "webp", "tiff"] | None = arg(None, "of the results; none: as the input")
+    overwrite: bool = arg(False, "replace results that exist")
+    skip_existing: bool = arg(False, "leave out pictures whose result exists")
+    device: str | None = arg(None, "none: a GPU where there is one")
+
+    def __post_init__(self) -> None:
+        if self.tile not in ("auto", "none") and not (self.tile.isdecimal() and int(self.tile)):
+            raise ValueError(f"expected --tile auto, none or a number of pixels, got {self.tile}")
+        if self.task not in (None, *TASKS):
+            raise ValueError(f"expected --task to be one of {', '.join(TASKS)}, got {self.task}")
+        if self.overlap < 0:
+            raise ValueError(f"expected --overlap of 0 or more, got {self.overlap}")
+        if self.overwrite and self.skip_existing:
+            raise ValueError("expected --overwrite or --skip-existing, got both")
+        if self.output.exists() and not self.output.is_dir():
+            raise ValueError(f"expected a folder as --output, got the file {self.output}")
+        if self.ckpt is None:
+            raise ValueError("no weights are bundled: pass --ckpt, a training run, a saved model or a hub id")
+
+    @property
+    def tile_pixels(self) -> int | str | None:
+        return int(self.tile) if self.tile.isdecimal() else {"auto": "auto", "none": None}[self.tile]
+
+
+def main() -> None:
+    run(_restore)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="iptv2-restore"
+    )
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="picture, folder or pattern")
+    add_flags(parser, RestoreConfig)
+    return parser
+
+
+def _restore() -> None:
+    flags = make_parser().parse_args()
+    config = from_flags(RestoreConfig, flags)
+    found = _found(flags.inputs, config.output)
+    model = _model(config)
+    jobs = _jobs(config, _with_views(found, config.input_right, model.config["in_channels"]))
+    todo = [job for job in jobs if config.overwrite or not job.target.exists()]
+    failures = _restore_all(config, model, todo)
+    skipped = f", {len(jobs) - len(todo)} skipped" if config.skip_existing else ""
+    say(f"{len(todo) - len(failures)} restored in {config.output}{skipped}")
+    if failures:
+        sys.exit("\n".join([f"{len(failures)} failed:", *failures]))  # status 1
+
+
+def _model(config: RestoreConfig) -> Any:
+    from iptv2_diffusion.cli.load import choose_device
+    from iptv2_diffusion.restoration.local import local_attention
+
+    device = choose_device(config.device)
+    assert config.ckpt is not None
+    model = load_restorer(config.ckpt)
+    trained = model.config["task"]
+    if config.task and trained and config.task != trained:
+        raise ValueError(f"--task {config.task}: {config.ckpt} was trained for {trained}")
+    with local_attention(model, config.local):
+        pass  # refuses what does not fit the model before any work
+    return model.fuse().to(device)
+
+
+def load_restorer(ckpt: str) -> Any:
+    """The restorer of a training run, checkpoint, model folder, .safetensors file or hub id, on the CPU.
+
+    FileNotFoundError or ValueError, of one line, where there is nothing usable.
+    """
+    from iptv2_diffusion.cli.export import find_model
+    from iptv2_diffusion.diffusion.model_files import load_fitting
+    from iptv2_diffusion.diffusion.vae_files import HUB_ID
+    from iptv2_diffusion.restoration import model_files
+    from iptv2_diffusion.restoration.restorer import IPTV2Restorer
+
+    path = find_model(Path(ckpt))
+    if not path.exists() and HUB_ID.fullmatch(ckpt):
+        return load_fitting(IPTV2Restorer, ckpt, "restorer", low_cpu_mem_usage=False).eval()
+    return model_files.load_restorer(path)
+
+
+def _found(inputs: Sequence[str], output: Path) -> list[Picture]:
+    """Every picture once; in folders and patterns, those of --output do not count."""
+    own = output.resolve()
+    found = [picture for text in inputs for picture in _pictures(text, own)]
+    return list(dict.fromkeys(found))
+
+
+def _pictures(text: str, output: Path) -> list[Picture]:
+    from iptv2_diffusion.data.image_folder import EXTENSIONS
+    from iptv2_diffusion.data.pairs import list_pictures
+
+    path = Path(text).expanduser()
+    if path.is_file():
+        return [Picture((path,), Path(path.name))]
+    if path.is_dir():
+        root, files = path, list_pictures(path)
+    else:
+        root = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
+        files = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
+    if root.resolve() in output.parents:  # earlier results are not to be restored again
+        files = [file for file in files if output not in file.resolve().parents]
+    files = [file for file in files if file.suffix.lower() in EXTENSIONS]
+    if not files:
+        raise FileNotFoundError(f"expected a picture, a folder of pictures or a pattern that matches some, got {text}")
+    return [Picture((file,), file.relative_to(root)) for file in files]
+
+
+def _with_views(found: Sequence[Picture], right: Path | None, channels: int) -> list[Picture]:
+    """Left views with their right ones, for a model that takes both; else what was found."""
+    if channels != 6:
+        if right is not None:
+            raise ValueError(f"--input-right is for dual-pixel models of 6 channels, this one has {channels}")
+        return list(found)
+    if right is not None:
+        pairs = [Picture((*left.sources, right / left.name), left.name) for left in found]
+    else:
+        pairs = [_named_pair(left) for left in found if left.name.stem[-2:].upper() != "_R"]
+    if missing := [pair.sources[1] for pair in pairs if not pair.sources[1].is_file()]:
+        raise FileNotFoundError(f"{len(missing)} right views are missing, first {missing[0]}")
+    return pairs
+
+
+def _named_pair(left: Picture) -> Picture:
+    """NAME_L.png and NAME_R.png, restored as NAME.png."""
+    (file,), stem = left.sources, left.name.stem
+    if stem[-2:] not in RIGHT:
+        raise ValueError(f"expected --input-right, or pairs named NAME_L and NAME_R, got {file}")
+    partner = file.with_name(stem[:-2] + RIGHT[stem[-2:]] + file.suffix)
+    return Picture((file, partner), left.name.with_name(stem[:-2] + file.suffix))
+
+
+def _jobs(config: RestoreConfig, pictures: Sequence[Picture]) -> list[Job]:
+    """Errors, before any work, for results that would replace anything that they are not meant to."""
+    jobs = [Job(picture.sources, _target(config, picture.name)) for picture in pictures]
+    makers: dict[Path, Path] = {}
+    for job in jobs:
+        if (other := makers.setdefault(job.target, job.sources[0])) != job.sources[0]:
+            raise ValueError(f"{other} and {job.sources[0]} would both be restored as {job.target}")
+    inputs = {source.resolve() for job in jobs for source in job.sources}
+    if replaced := [job.target for job in jobs if job.target.resolve() in inputs]:
+        raise ValueError(f"{replaced[0]} is an input: choose another --output or a --suffix")
+    existing = [job.target for job in jobs if job.target.exists()]
+    if existing and not (config.overwrite or config.skip_existing):
+        shown = ", ".join(map(str, existing[:SHOWN]))
+        raise FileExistsError(f"{len(existing)} results exist, pass --skip-existing or --overwrite: {shown}")
+    return jobs
+
+
+def _target(config: RestoreConfig, name: Path) -> Path:
+    from iptv2_diffusion.data.image_io import FORMATS
+
+    own = name.suffix if name.suffix.lower() in FORMATS else ".png"
+    extension = WRITTEN_AS[config.format] if config.format else own
+    return config.output / name.with_name(f"{name.stem}{config.suffix}{extension}")
+
+
+def _restore_all(config: RestoreConfig, model: Any, jobs: Sequence[Job]) -> list[str]:
+    """One line for each picture that failed."""
+    from tqdm import tqdm
+
+    failures = []
+    pixels = sum(_pixels(job.sources[0]) for job in jobs)
+    with tqdm(total=pixels, unit="px", unit_scale=True, disable=not jobs) as bar:
+        for number, job in enumerate(jobs, 1):
+            bar.set_description(f"{number}/{len(jobs)} {job.sources[0].name}")
+            try:
+                with _noted(bar, job.sources[0]):
+                    _restore_one(config, model, job, partial(_advance, bar, bar.n))
+            except FAILURES as error:
+                failures.append(f"{job.sources[0]}: {' '.join(str(error).split()) or type(error).__name__}")
+    return failures
+
+
+def _restore_one(config: RestoreConfig, model: Any, job: Job, on_progress: Any) -> None:
+    import numpy as np
+
+    from iptv2_diffusion.data.image_io import read_photo, write_photo
+
+    photos = [read_photo(source) for source in job.sources]
+    if len({(photo.pixels.shape, photo.pixels.dtype) for photo in photos}) > 1:
+        raise ValueError("expected views of one size and depth, got " + " and ".join(map(str, job.sources)))
+    restored = model.restore(
+        np.concatenate([photo.pixels for photo in photos], axis=2),
+        tile=config.tile_pixels,
+        overlap=config.overlap,
+        ensemble=config.ensemble,
+        local=config.local,
+        on_progress=on_progress,
+    )
+    job.target.parent.mkdir(parents=True, exist_ok=True)
+    write_photo(job.target, replace(photos[0], pixels=restored), overwrite=config.overwrite)
+
+
+@contextmanager
+def _noted(bar: Any, source: Path) -> Iterator[None]:
+    """Warnings become lines above the bar, with the name of the picture."""
+    with warnings.catch_warnings(record=True) as notes:
+        warnings.simplefilter("always")
+        yield
+    for note in notes:
+        bar.write(f"{source}: {note.message}", file=sys.stderr)
+
+
+def _advance(bar: Any, before: int, pixels: int) -> None:
+    bar.update(before + pixels - bar.n)
+
+
+def _pixels(path: Path) -> int:
+    """From the header; 0 for a file that is no picture, which fails in its turn."""
+    from PIL import Image
+
+    with suppress(Exception), Image.open(path) as picture:
+        return picture.width * picture.height
+    return 0
+
+
+if __name__ == "__main__":
+    main()

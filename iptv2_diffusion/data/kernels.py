@@ -1,0 +1,96 @@
+"""Blur kernels, and the convolution that applies them.
+
+A kernel is (k, k) float32, k odd, not negative, of sum 1. Those made here have their centroid at the central pixel, so
+that the blurred picture lies where the sharp one does.
+"""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+
+STEPS = 1024  # instants of an exposure
+MOST_STROKES = 4  # stretches of smooth movement between jerks of the hand
+WANDER = 3.0  # by how much velocity changes during the exposure, relative to what it is at first
+
+
+def convolve_valid(image: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+    """(C, H, W) and (k, k) -> (C, H - k + 1, W - k + 1): only what needs no guess of the scene beyond the border."""
+    size, lost = image.shape[-2:], kernel.shape[-1] - 1
+    spectrum = torch.fft.rfft2(image) * torch.fft.rfft2(kernel, s=size)
+    return torch.fft.irfft2(spectrum, s=size)[..., lost:, lost:]  # what wraps around fell into the part cut off
+
+
+def disc(radius: float) -> torch.Tensor:
+    """Out-of-focus lens: a disc with a one-pixel ramp at its edge, radius in pixels; up to 0.5 it is one point."""
+    offsets = torch.arange(-disc_reach(radius), disc_reach(radius) + 1.0)
+    weights = (radius + 0.5 - torch.hypot(offsets[:, None], offsets)).clamp(0, 1)
+    return weights / weights.sum()
+
+
+def disc_reach(radius: float) -> int:
+    """Pixels on each side of the centre."""
+    return math.ceil(radius - 0.5)
+
+
+def camera_shake(size: float, generator: torch.Generator) -> torch.Tensor:
+    """Path of a point during an exposure with a trembling hand; `size` is the side of the square that it fills, in pixels.
+
+    Strokes of inertial random walks follow each other, each with a velocity of its own at its start (the two
+    ingredients of Boracchi and Foi, "Modeling the performance of image restoration from motion blur", 2012).
+    """
+    path = _trajectory(generator)
+    path = path * ((size - 1) / 2 / path.abs().max())
+    pixels = torch.arange(-shake_reach(size), shake_reach(size) + 1.0, dtype=path.dtype)
+    rows, columns = (1 - (path.T[..., None] - pixels).abs()).clamp(min=0)  # bilinear weights, (STEPS, k) each
+    kernel = rows.T @ columns
+    return (kernel / kernel.sum()).float()
+
+
+def shake_reach(size: float) -> int:
+    """Pixels on each side of the centre."""
+    return math.ceil((size - 1) / 2)
+
+
+def _trajectory(generator: torch.Generator) -> torch.Tensor:
+    """(STEPS or a few less, 2) float64, centred on its mean."""
+    strokes = int(torch.randint(1, MOST_STROKES + 1, (), generator=generator))
+    shape = (strokes, STEPS // strokes, 2)
+    changes = torch.randn(shape, generator=generator, dtype=torch.float64) * (WANDER / STEPS**0.5)
+    start = torch.randn((strokes, 1, 2), generator=generator, dtype=torch.float64)
+    path = (start + changes.cumsum(1)).reshape(-1, 2).cumsum(0)
+    return path - path.mean(0)
+
+
+def load_kernels(path: str | Path) -> tuple[torch.Tensor, ...]:
+    """Measured kernels, such as Levin et al.'s eight (CVPR 2009): a MATLAB 7.3 file with one cell array of kernels.
+
+    They are divided by their sums and otherwise left as they are. ValueError where the file holds anything else,
+    FileNotFoundError where there is none.
+    """
+    try:
+        import h5py
+    except ImportError as error:
+        raise ImportError("reading blur kernels from a MATLAB file needs h5py: pip install h5py") from error
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"expected a MATLAB file of blur kernels, found no file {path}")
+    if not h5py.is_hdf5(path):
+        raise ValueError(f"expected blur kernels in a MATLAB 7.3 (HDF5) file, {path} is in another format")
+    with h5py.File(path) as file:
+        cells = [item for item in file.values() if isinstance(item, h5py.Dataset) and item.dtype == h5py.ref_dtype]
+        if len(cells) != 1:
+            raise ValueError(f"expected one cell array of kernels in {path}, found {len(cells)}")
+        items = [file[reference] for reference in cells[0][()].flat]
+        arrays = [np.asarray(item[()] if isinstance(item, h5py.Dataset) else ()) for item in items]
+    return tuple(_normalised(torch.tensor(array.T, dtype=torch.float64), path) for array in arrays)
+
+
+def _normalised(kernel: torch.Tensor, path: str | Path) -> torch.Tensor:
+    sides = tuple(kernel.shape)
+    odd_square = len(sides) == 2 and sides[0] == sides[1] and sides[0] % 2 == 1
+    if not (odd_square and kernel.min() >= 0 and 0 < kernel.sum() < math.inf):
+        raise ValueError(
+            f"expected square kernels of odd sides, not negative, not all zero in {path}, got one of {sides}"
+        )
+    return (kernel / kernel.sum()).float()

@@ -1,0 +1,146 @@
+"""`train.py --task ...`: a whole progressive schedule, resuming, fine-tuning, and what is refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.torch import load_file
+from skimage import data as skimage_data
+
+from iptv2_diffusion import IPTV2Restorer
+from iptv2_diffusion.cli.train_restoration import STAGES, _defaults
+
+SMALL: dict[str, Any] = {"width": 8, "layers": (1, 1), "heads": (1, 1), "window": 8, "grid": 4}
+FLAGS = ("--model", "IPTV2-Ti", "--workers", 0, "--hold-out", 2, "--validation-size", 32)
+STAGE_FLAGS = ("--steps", 7, "--stages", "0:16x4", "2:24x2", "4:32x1")
+
+
+@pytest.fixture(autouse=True)
+def _tiny(monkeypatch: pytest.MonkeyPatch, fresh_accelerate: None) -> None:
+    """A network that takes milliseconds under the name of a preset."""
+    monkeypatch.setitem(import_presets(), "IPTV2-Ti", SMALL)
+
+
+def import_presets() -> dict[str, Any]:
+    from iptv2_diffusion.backbone.config import RESTORERS
+
+    return RESTORERS  # pyright: ignore[reportReturnType]
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Parts of scikit-image's pictures."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    picture = skimage_data.astronaut()
+    for index in range(6):
+        top = 60 * index
+        Image.fromarray(picture[top : top + 48, 100:160]).save(folder / f"{index}.png")
+    return folder
+
+
+@pytest.fixture
+def pairs(photos: Path, tmp_path: Path) -> Path:
+    """The same, darkened."""
+    for part, scale in (("input", 0.5), ("target", 1.0)):
+        (tmp_path / "pairs" / part).mkdir(parents=True)
+        for file in photos.iterdir():
+            pixels = np.asarray(Image.open(file)) * scale
+            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "pairs" / part / file.name)
+    return tmp_path / "pairs"
+
+
+def records(output: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (output / "stats.jsonl").read_text().splitlines()]
+
+
+def test_every_stage_runs_is_validated_and_shown(command, photos, tmp_path, capsys):
+    every = ("--log-every", 1, "--validate-every", 3, "--preview-every", 3, "--checkpoint-every", 5)
+    flags = ("--task", "denoise-color", "--sigma", "5-55", *FLAGS, *STAGE_FLAGS, *every, "--output", tmp_path / "run")
+    command("train", *flags, "--data-path", photos)
+    assert "Training denoise-color on 4 pictures, 2 held out." in capsys.readouterr().out
+    losses = [record for record in records(tmp_path / "run") if "loss" in record]
+    assert len(losses) == 7
+    assert losses[0]["lr"] == pytest.approx(3e-4)
+    assert losses[-1]["lr"] == pytest.approx(1e-6)
+    figures = [record for record in records(tmp_path / "run") if "validation/psnr" in record]
+    assert [record["step"] for record in figures] == [3, 6]
+    for score in ("psnr", "ssim"):
+        levels = [figures[1][f"validation/{score}_{level}"] for level in (15, 25, 50)]
+        assert figures[1][f"validation/{score}"] == pytest.approx(sum(levels) / 3)
+        assert levels == sorted(levels, reverse=True)
+    best = json.loads((tmp_path / "run" / "best" / "run.json").read_text())
+    assert best["figures"]["psnr"] == max(record["validation/psnr"] for record in figures)
+    assert (tmp_path / "run" / "previews" / "step-00000006.png").is_file()
+    model = IPTV2Restorer.from_pretrained(tmp_path / "run" / "checkpoint-00000007" / "model")
+    assert model.config["task"] == "denoise-color"
+    assert model.config["norm"] == "bias_free"
+
+
+def test_resume_inside_a_stage_equals_the_whole_run(command, photos, tmp_path):
+    flags = ("--task", "denoise-gray", "--sigma", 25, *FLAGS, *STAGE_FLAGS, "--data-path", photos)
+    never = ("--validate-every", "none", "--preview-every", "none", "--checkpoint-every", 3)
+    for name in ("whole", "parts"):
+        command("train", *flags, *never, "--output", tmp_path / name)
+    for step in (6, 7):
+        (tmp_path / "parts" / f"checkpoint-{step:08d}" / "run.json").unlink()
+        (tmp_path / "parts" / f"checkpoint-{step:08d}").rename(tmp_path / f"removed-{step}")
+    command("train", *flags, *never, "--output", tmp_path / "parts", "--resume")
+    one, other = (
+        load_file(tmp_path / name / "checkpoint-00000007" / "state" / "model.safetensors")
+        for name in ("whole", "parts")
+    )
+    assert one.keys() == other.keys()
+    assert all(one[name].equal(other[name]) for name in one)
+
+
+def test_pairs_and_fine_tuning_of_another_task(command, photos, pairs, tmp_path, capsys):
+    never = (*FLAGS, "--validate-every", "none", "--preview-every", "none", "--steps", 1, "--stages", "0:16x2")
+    gray = ("--task", "denoise-gray", "--sigma", 25, "--data-path", photos, "--output", tmp_path / "gray")
+    command("train", *never, *gray)
+    derain = ("--task", "derain", "--norm", "bias_free", "--data-path", pairs, "--init", tmp_path / "gray")
+    command("train", *never, *derain, "--output", tmp_path / "derain")
+    assert "2 tensors start afresh: stem.weight, head.weight" in capsys.readouterr().out
+    again = ("--task", "paired", "--degrade", "motion:3-5,jpeg:50-90", "--data-path", photos)
+    command("train", *never, *again, "--output", tmp_path / "degraded")
+
+
+def test_dry_run_prints_every_stage_and_writes_nothing(command, photos, tmp_path, capsys):
+    flags = ("--task", "denoise-color", "--sigma", 25, *FLAGS, *STAGE_FLAGS, "--data-path", photos)
+    command("train", *flags, "--dry-run", "--micro-batch", 2, "--output", tmp_path / "run")
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    assert [row[:4] for row in rows[:3]] == [["0", "16", "4", "2"], ["2", "24", "2", "1"], ["4", "32", "1", "1"]]
+    assert rows[3][-3:] == ["for", "7", "steps."]
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_paper_s_schedule_shrinks():
+    paper = _defaults("x", 300_000)
+    assert paper["stages"] == tuple(f"{start}:{stage}" for start, stage in STAGES)
+    assert paper["stages"][0] == "0:128x64"
+    small = _defaults("x", 300)
+    assert small["stages"] == ("0:128x64", "116:192x32", "176:256x16", "224:320x8", "270:384x8")
+    assert small["checkpoint_every"] == 4
+    assert _defaults("x", 2)["stages"] == ("0:128x64", "1:320x8")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--task", "denoise"), "expected --task to be one of denoise-color, "),
+        (("--task", "denoise-color"), "--task denoise-color needs --sigma, 25 or 5-55 for instance"),
+        (("--task", "derain", "--sigma", 25), "--task derain takes no --sigma"),
+        (("--task", "derain", "--batch-size", 8), "--batch-size: the batch is part of --stages"),
+        (("--task", "derain", "--stages", "none"), "--stages: expected START:SIZExBATCH"),
+        (("--task", "derain", "--schedule-scale", 0), "expected --schedule-scale above 0, got 0"),
+        (("--task", "paired"), "expected pairs in "),
+        (("--task", "denoise-color", "--sigma", 25, "--hold-out", 6), "expected fewer than the 6 pictures, got 6"),
+    ],
+)
+def test_mistakes_are_refused_before_any_work(refused, photos, tmp_path, flags, message):
+    given = ("--data-path", photos, "--output", tmp_path / "run", *flags)
+    assert message in refused("train", *given)
+    assert not (tmp_path / "run").exists()
