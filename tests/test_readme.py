@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
+from skimage import data as skimage_data
 
-from iptv2_diffusion.cli import sample, train
+from iptv2_diffusion.cli import export, restore, sample, train, train_restoration
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -24,6 +26,9 @@ def commands(prefix: str) -> list[str]:
 
 
 SAMPLE = commands("python sample.py")
+RESTORE = commands("iptv2-restore")
+EXPORT = commands("iptv2-export")
+RUN = "runs/denoise-color-IPTV2-Ti"  # of the README's examples
 TRAIN = commands("accelerate launch train.py")
 EVALUATE = commands("python -m eval")
 
@@ -36,7 +41,7 @@ def run(*words: object) -> str:
 
 def test_no_command_is_left_out() -> None:
     known = ("pip install -e", "make check test", "make test-slow")
-    covered = len(SAMPLE) + len(TRAIN) + len(EVALUATE)
+    covered = sum(map(len, (SAMPLE, TRAIN, EVALUATE, RESTORE, EXPORT)))
     lines = [part.strip() for block in blocks("bash") for line in block.splitlines() for part in line.split("&&")]
     assert len([line for line in lines if line and not line.startswith(known)]) == covered
     assert {"--cfg-scale 4.0"} <= set(SAMPLE)
@@ -53,7 +58,17 @@ def test_sample_commands_parse(flags: str) -> None:
 
 @pytest.mark.parametrize("flags", TRAIN)
 def test_train_commands_parse(flags: str) -> None:
-    train.make_parser().parse_args(shlex.split(flags))
+    (train_restoration if "--task" in flags else train).make_parser().parse_args(shlex.split(flags))
+
+
+@pytest.mark.parametrize("flags", RESTORE)
+def test_restore_commands_parse(flags: str) -> None:
+    restore.make_parser().parse_args(shlex.split(flags))
+
+
+@pytest.mark.parametrize("flags", EXPORT)
+def test_export_commands_parse(flags: str) -> None:
+    export.make_parser().parse_args(shlex.split(flags))
 
 
 @pytest.mark.parametrize("code", blocks("python"), ids=lambda code: code.split()[1])
@@ -76,7 +91,7 @@ def test_sample_commands_run(flags: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("flags", TRAIN)
+@pytest.mark.parametrize("flags", [flags for flags in TRAIN if "--task" not in flags])
 def test_train_commands_run(flags: str, tmp_path: Path, emoji_folder: Path) -> None:
     short = ["--steps", 1, "--batch-size", 2, "--output", tmp_path / "run"]
     if "--data-path" in flags:
@@ -85,11 +100,71 @@ def test_train_commands_run(flags: str, tmp_path: Path, emoji_folder: Path) -> N
         (folder / "emoji").symlink_to(emoji_folder / "images")
         flags = flags.replace("imagenet/train", str(folder))
         short += ["--vae", ROOT / "iptv2_diffusion/assets/emoji/vae", "--image-size", 128, "--workers", 0]
-    run(sys.executable, "-m", "accelerate.commands.launch", "--cpu", "train.py", *shlex.split(flags), *short)
+    launch(*shlex.split(flags), *short)
     assert (tmp_path / "run" / "checkpoint-00000001" / "run.json").is_file()
+
+
+def launch(*flags: object) -> None:
+    run(sys.executable, "-m", "accelerate.commands.launch", "--cpu", "train.py", *flags)
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of pairs, whose clean pictures serve where photographs are asked for."""
+    root = tmp_path_factory.mktemp("pairs")
+    for folder in ("input", "target"):
+        (root / folder).mkdir()
+        for number in range(3):
+            picture = Image.fromarray(skimage_data.astronaut()[100 * number :][:80, 150:240])
+            picture.save(root / folder / f"{number}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def restorer_run(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("restorer") / "run"
+    short = ["--steps", 1, "--stages", "0:64x1", "--hold-out", 0, "--workers", 0]
+    task = ["--task", "denoise-color", "--sigma", 25, "--model", "IPTV2-Ti", "--data-path", photographs / "target"]
+    run(sys.executable, "train.py", *task, *short, "--output", output)
+    return output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flags", [flags for flags in TRAIN if "--task" in flags])
+def test_restoration_training_commands_run(flags: str, tmp_path: Path, photographs: Path) -> None:
+    paths = {"DFWB": photographs / "target", "photos": photographs / "target", "GOPRO_Large": photographs}
+    words = [str(paths.get(word, word)) for word in shlex.split(flags)]
+    launch(*words, "--steps", 1, "--stages", "0:64x2", "--hold-out", 1, "--workers", 0, "--output", tmp_path / "run")
+    assert (tmp_path / "run" / "checkpoint-00000001" / "run.json").is_file() != ("--dry-run" in words)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flags", RESTORE)
+def test_restore_commands_run(flags: str, tmp_path: Path, photographs: Path, restorer_run: Path) -> None:
+    folder = photographs / "target"
+    paths = {"photo.jpg": folder / "0.png", "photos": folder, "restored": tmp_path, RUN: restorer_run}
+    words = [str(paths.get(word, word)) for word in shlex.split(flags)]
+    run(sys.executable, "-m", "iptv2_diffusion.cli.restore", *words)
+    assert len(list(tmp_path.glob("*.png"))) == (3 if str(folder) in words else 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flags", EXPORT)
+def test_export_commands_run(flags: str, tmp_path: Path, restorer_run: Path) -> None:
+    flags = flags.replace(RUN, str(restorer_run)).replace("--output ", f"--output {tmp_path}/")
+    run(sys.executable, "-m", "iptv2_diffusion.cli.export", *shlex.split(flags))
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("words", EVALUATE)
-def test_evaluation_commands_run(words: str) -> None:
-    assert run(sys.executable, "-m", "eval" + words.split()[0], *shlex.split(words)[1:])
+def test_evaluation_commands_run(words: str, tmp_path: Path, photographs: Path, request: pytest.FixtureRequest) -> None:
+    script, *flags = shlex.split(words)
+    if "--ckpt" in flags:
+        paths = {RUN: request.getfixturevalue("restorer_run"), "photo.jpg": photographs / "input" / "0.png"}
+        if "CBSD68" in flags:
+            paths["CBSD68"] = request.getfixturevalue("shared_data")("cbsd68")
+            flags += ["--limit", "1"]
+        flags = [str(paths.get(flag, flag)) for flag in flags]
+        flags[flags.index("--output") + 1] = str(tmp_path / flags[flags.index("--output") + 1])
+    assert run(sys.executable, "-m", "eval" + script, *flags)

@@ -44,15 +44,13 @@ def make_parser() -> argparse.ArgumentParser:
 def _draw() -> None:
     config = from_flags(LamConfig, make_parser().parse_args())
 
-    from iptv2_diffusion.cli.export import find_model
     from iptv2_diffusion.cli.load import choose_device
     from iptv2_diffusion.restoration.attribution import local_attribution, picture, pixels_holding
     from iptv2_diffusion.restoration.export import written_whole
-    from iptv2_diffusion.restoration.model_files import load_restorer
 
     device = choose_device(config.device)
     with written_whole(config.output) as unfinished:
-        models = {str(ckpt): load_restorer(find_model(ckpt)).fuse().to(device) for ckpt in config.ckpt}
+        models = {str(ckpt): _model(ckpt, device) for ckpt in config.ckpt}
         image = _image(config.image, models)
         maps = {}
         for name, model in models.items():
@@ -63,6 +61,14 @@ def _draw() -> None:
             say(f"{name}: diffusion index {found.diffusion_index:.2f}, 95 % of the attribution on {most} pixels")
         picture(image, config.patch, config.side, maps).save(unfinished, format="PNG")
     say(f"{config.output} shows the map of {', '.join(models)}")
+
+
+def _model(ckpt: Path, device: Any) -> Any:
+    from iptv2_diffusion.cli.export import find_model
+    from iptv2_diffusion.restoration.model_files import load_restorer
+
+    model: Any = load_restorer(find_model(ckpt))
+    return model.fuse().to(device)
 
 
 def _image(path: Path, models: dict[str, Any]) -> Any:

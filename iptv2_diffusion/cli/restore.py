@@ -1,7 +1,7 @@
 """Restore photographs with a trained restorer: denoise, deblur, derain, whatever --ckpt has learned.
 
 INPUT is a picture, a folder or a pattern such as 'photos/**/*.png'; --output gets the same names and sub-folders. Bit
-depth, gray, transparency, EXIF and colour profile are kept. JPEG is written with quality 95, the other formats lossless.
+depth, gray, transparency, EXIF and colour profile are kept. JPEG has quality 95, the other formats are lossless.
 A picture that fails is reported, the others are restored, and the exit status is then 1.
 """
 

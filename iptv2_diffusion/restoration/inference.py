@@ -25,7 +25,9 @@ T = TypeVar("T")
 FULL = {"uint8": 255.0, "uint16": 65535.0, "float16": 1.0, "float32": 1.0, "float64": 1.0}  # white, by NumPy's type
 MODES = {"L": "L", "LA": "L", "RGB": "RGB", "RGBA": "RGB", "I;16": "I;16"}  # Pillow's, and what is restored of them
 LARGEST_FLOAT = 16.0  # more cannot be an image in [0, 1] with noise
-VALUES_PER_PIXEL = 48  # of the largest working set of a restorer, over its width; measured
+VALUES_PER_PIXEL = (
+    40  # of the largest working set of a restorer, over its width; 29 to 35 at 512 pixels a side, on a CPU
+)
 
 
 def restore(
@@ -42,8 +44,9 @@ def restore(
 
     `tile` is a side in pixels, rounded up to what windows and grids divide; None runs the whole image at once; "auto"
     does so if free memory allows and takes tiles else. Tiling is an approximation, since GGSA sees all of a map.
-    `overlap` is the least that neighbours share, at most half a tile. Running out of memory halves tiles, with a warning, but not None's.
-    `ensemble` averages over the 8 flips and quarter turns, at 8 times the cost. `local` is for `local_attention`.
+    `overlap` is the least that neighbours share, at most half a tile. Running out of memory halves tiles, with a
+    warning; with None it is an error. `ensemble` averages over the 8 flips and quarter turns, at 8 times the cost.
+    `local` is the base of `local_attention`.
 
     A gray image passes a colour model as three equal channels, which are averaged; a colour image passes a gray model
     channel by channel. Dual-pixel models take both views, left then right, as 6 channels. A tile that comes out with

@@ -59,7 +59,7 @@ class _Local(nn.Module):
 
 
 def averaged(body: Callable[[Tensor], Tensor], x: Tensor, side: int) -> Tensor:
-    """`body` on macro-tiles of (B, C, H, W), averaged where they overlap; `side` pixels, or the map's where it is less."""
+    """`body` on macro-tiles of (B, C, H, W), averaged where they overlap; `side` pixels, or the map's if less."""
     height, width = x.shape[-2:]
     places = list(product(spans(height, side), spans(width, side)))
     if len(places) == 1:

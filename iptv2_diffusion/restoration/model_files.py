@@ -32,7 +32,7 @@ def load_model(path: str | Path, classes: Mapping[str, Any]) -> Any:
     """Like `load_restorer`, for any model whose constructor's arguments are its config; `classes` by their names."""
     path = Path(path)
     config = read_config(path)
-    name = config.get("_class_name")
+    name = str(config.get("_class_name"))
     if name not in classes:
         raise ValueError(f"{path} holds a model of class {name}, expected {' or '.join(classes)}")
     model = _built(classes[name], config, path)

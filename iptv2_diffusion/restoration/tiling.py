@@ -37,7 +37,7 @@ class Layout:
 
     @classmethod
     def fitting(cls, tile: int, overlap: int, unit: int = 1, step: int = 1) -> "Layout":
-        """Both lengths rounded up to what is possible; ValueError where the overlap is negative or not below the tile."""
+        """Both lengths rounded up to what is possible; ValueError unless the overlap is from 0 to below the tile."""
         if not 0 <= overlap < tile:
             raise ValueError(f"expected an overlap from 0 to below the tile, got overlap {overlap} and tile {tile}")
         tile = _up(tile, unit)

@@ -137,8 +137,10 @@ def test_one_bad_picture_does_not_stop_the_others(command, ckpt, pictures, tmp_p
 
 
 def test_a_format_that_cannot_hold_a_picture_is_a_failure_of_that_picture(command, ckpt, pictures, tmp_path):
+    inputs = (pictures / "*gray.png", pictures / "deep" / "alpha.webp")
+    flags = ("--output", tmp_path / "out", "--ckpt", ckpt, "--format", "jpeg", "--suffix", "_clean")
     with pytest.raises(SystemExit, match=r"2 failed:\n.*8 bits per channel.*\n.*no transparency"):
-        command("restore", pictures / "*gray.png", pictures / "deep" / "alpha.webp", "--output", tmp_path / "out", "--ckpt", ckpt, "--format", "jpeg", "--suffix", "_clean")  # fmt: skip
+        command("restore", *inputs, *flags)
     assert names(tmp_path / "out") == {"gray_clean.jpg"}
 
 

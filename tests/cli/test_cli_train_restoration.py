@@ -15,7 +15,7 @@ from iptv2_diffusion.cli.train_restoration import STAGES, _defaults
 
 SMALL: dict[str, Any] = {"width": 8, "layers": (1, 1), "heads": (1, 1), "window": 8, "grid": 4}
 FLAGS = ("--model", "IPTV2-Ti", "--workers", 0, "--hold-out", 2, "--validation-size", 32)
-STAGE_FLAGS = ("--steps", 7, "--stages", "0:16x4", "2:24x2", "4:32x1")
+STAGE_FLAGS = ("--steps", 7, "--stages", "0:16x4", "2:24x2", "4:32x1", "5:40x1", "6:48x1")  # five, as the paper's
 
 
 @pytest.fixture(autouse=True)
@@ -113,7 +113,7 @@ def test_dry_run_prints_every_stage_and_writes_nothing(command, photos, tmp_path
     command("train", *flags, "--dry-run", "--micro-batch", 2, "--output", tmp_path / "run")
     rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
     assert [row[:4] for row in rows[:3]] == [["0", "16", "4", "2"], ["2", "24", "2", "1"], ["4", "32", "1", "1"]]
-    assert rows[3][-3:] == ["for", "7", "steps."]
+    assert rows[5][-3:] == ["for", "7", "steps."]
     assert not (tmp_path / "run").exists()
 
 

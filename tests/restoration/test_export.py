@@ -12,12 +12,13 @@ import torch
 
 from iptv2_diffusion import IPTV2Restorer, IPTV2Transformer2DModel, create_restorer
 from iptv2_diffusion.restoration import export as module
-from iptv2_diffusion.restoration.export import FORMATS, export, graph_multiple, trace, written_whole
+from iptv2_diffusion.restoration.export import FORMATS, blocks, export, graph_multiple, trace, written_whole
 from iptv2_diffusion.restoration.model_files import load_restorer
 
-TINY: dict[str, Any] = {"width": 4, "layers": (2, 2), "heads": (1, 2), "window": 8, "grid": 4}  # multiple 8
+# The multiple is 8; tracing takes seconds a layer.
+TINY: dict[str, Any] = {"width": 4, "layers": (1, 2), "heads": (1, 2), "window": 8, "grid": 4}
 CLOSE: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}  # float32, sums in another order
-SIZES = [(1, 8, 8), (1, 16, 40), (3, 32, 16)]
+SIZES = [(1, 24, 24), (1, 24, 40), (1, 56, 32)]
 
 
 def make(**fields: Any) -> IPTV2Restorer:
@@ -52,9 +53,9 @@ def test_sides_are_multiples_of_every_window_and_grid(name: str, fields: dict[st
 @pytest.mark.parametrize(
     "fields",
     [
-        {"norm": "bias_free"},
-        {"norm": "centred", "in_channels": 6, "shift": "cyclic"},
-        {"attention": ("mdta",), "feed_forward": "gdfn"},
+        {"layers": (1, 1)},
+        pytest.param({"norm": "centred", "in_channels": 6, "shift": "cyclic"}, marks=pytest.mark.slow),
+        pytest.param({"attention": ("mdta",), "feed_forward": "gdfn"}, marks=pytest.mark.slow),
     ],
     ids=str,
 )
@@ -64,22 +65,18 @@ def test_a_traced_graph_runs_at_any_size(fields: dict[str, Any]) -> None:
     graph = trace(model).module()
     for size in SIZES:
         image = images(*size, model.config["in_channels"])
-        torch.testing.assert_close(graph(image), model(image), **CLOSE)
+        torch.testing.assert_close(graph(blocks(image, graph_multiple(model))), model(image), **CLOSE)
     assert model.state_dict().keys() == before.keys()  # still in training form
 
 
-def test_a_graph_says_so_where_a_side_does_not_fit() -> None:
-    with pytest.raises(Exception, match="8"):
-        trace(make()).module()(images(1, 12, 16))
-
-
+@pytest.mark.slow
 @torch.no_grad()
 def test_programs_are_loaded_without_this_package(tmp_path: Path) -> None:
-    model, image = make(), images(1, 16, 24)
+    model, image = make(), images(1, 24, 32)
     export(model, tmp_path / "model.pt2", "torch-export")
     metadata = {"config": "", "form": "", "size_multiple": ""}
     program = torch.export.load(tmp_path / "model.pt2", extra_files=metadata)
-    torch.testing.assert_close(program.module()(image), model(image), **CLOSE)
+    torch.testing.assert_close(program.module()(blocks(image, 8)), model(image), **CLOSE)
     assert json.loads(metadata["config"])["width"] == 4
     assert (metadata["form"], metadata["size_multiple"]) == ("fused", "8")
 
@@ -98,10 +95,11 @@ def run_onnx(tmp_path: Path) -> Callable[..., Any]:
     return session
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize(
     "fields",
-    [{"norm": "bias_free"}, pytest.param({"norm": "centred", "in_channels": 6}, marks=pytest.mark.slow)],
+    [{"norm": "bias_free"}, {"norm": "centred", "in_channels": 6}],
     ids=str,
 )
 def test_onnx_runtime_agrees_at_several_sizes(run_onnx: Callable[..., Any], fields: dict[str, Any]) -> None:

@@ -53,7 +53,8 @@ def test_equals_a_loop_over_macro_tiles(size: tuple[int, int], rows: list[int], 
         part = torch.cat([module(image[None, :, top : top + 8, left : left + 8]) for image in x])
         for i, j in product(range(part.shape[2]), range(part.shape[3])):
             values[top + i][left + j].append(part[:, :, i, j])
-    expected = torch.stack([torch.stack([sum(cell) / len(cell) for cell in row], -1) for row in values], -2)  # pyright: ignore
+    means = [[torch.stack(cell).mean(0) for cell in row] for row in values]
+    expected = torch.stack([torch.stack(row, -1) for row in means], -2)
     torch.testing.assert_close(averaged(module, x, 8), expected, rtol=1e-10, atol=1e-10)
     assert not torch.allclose(expected, module(x), rtol=1e-3)
 

@@ -66,7 +66,8 @@ def test_weights_of_all_tiles_sum_to_one_and_stay_inside_their_tile(numbers: tup
     total = torch.zeros(size)
     for white, (rows, columns) in enumerate(places):
         calls = iter(range(len(places)))
-        weight = tiled(lambda x: torch.full_like(x, next(calls) == white), torch.zeros(1, 1, *size), layout)[0, 0]  # noqa: B023
+        black = torch.zeros(1, 1, *size)
+        weight = tiled(lambda x: torch.full_like(x, next(calls) == white), black, layout)[0, 0]  # noqa: B023
         assert weight.min() >= 0
         total += weight
         assert weight[slice(*rows), slice(*columns)].any()
