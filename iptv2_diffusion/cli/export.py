@@ -1,7 +1,6 @@
-"""Export a trained model: weights for inference, weights to train on with, or a graph for other programs.
+"""Export a trained model: weights for inference, or weights to train on with.
 
-By default one .safetensors file in fused form, with the model's configuration in its header. `onnx` and `torch-export`
-write graphs of restorers, for any height and width in multiples of the number that they record as `size_multiple`.
+By default one .safetensors file in fused form, with the model's configuration in its header.
 """
 
 import argparse
@@ -10,8 +9,7 @@ from typing import Any
 
 from iptv2_diffusion.cli.common import run, say
 
-FORMATS = ("safetensors", "diffusers", "onnx", "torch-export")
-GRAPHS = FORMATS[2:]
+FORMATS = ("safetensors", "diffusers")
 
 
 def main() -> None:
@@ -31,15 +29,11 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _export() -> None:
     flags = make_parser().parse_args()
-    if flags.unfuse and flags.format in GRAPHS:
-        raise ValueError(f"--unfuse: {flags.format} has the inference form only")
-
-    from iptv2_diffusion.restoration.export import export, graph_multiple
+    from iptv2_diffusion.restoration.export import export
 
     model = load_any(flags.ckpt)
     export(model.unfuse() if flags.unfuse else model.fuse(), flags.output, flags.format)
-    sizes = f", height and width in multiples of {graph_multiple(model)}" if flags.format in GRAPHS else ""
-    say(f"{flags.output}: {type(model).__name__}, {'training' if flags.unfuse else 'fused'} form{sizes}")
+    say(f"{flags.output}: {type(model).__name__}, {'training' if flags.unfuse else 'fused'} form")
 
 
 def load_any(ckpt: Path) -> Any:
