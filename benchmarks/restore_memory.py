@@ -1,0 +1,48 @@
+"""Peak memory of restoring a photograph of 24 megapixels in tiles, in a process of its own for each model.
+
+`python -m benchmarks.restore_memory` runs IPTV2-Ti and IPTV2-S, with random weights, on a CPU; `--megapixels 2` is a short trial.
+"""
+
+import argparse
+import resource
+import subprocess
+import sys
+import time
+from math import isqrt
+
+import numpy as np
+
+RATIO = (2, 3)  # height to width
+
+
+def measure(name: str, megapixels: float, tile: int) -> None:
+    from iptv2_diffusion import create_restorer
+
+    model = create_restorer(name).fuse().eval()
+    side = isqrt(int(megapixels * 1e6 / (RATIO[0] * RATIO[1])))
+    image = np.random.default_rng(0).integers(0, 256, (side * RATIO[0], side * RATIO[1], 3), np.uint8)
+    before = time.perf_counter()
+    restored = model.restore(image, tile=tile)
+    seconds = time.perf_counter() - before
+    assert restored.shape == image.shape
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"| {name} | {image.shape[1]}x{image.shape[0]} | {tile} | {peak:.0f} | {seconds:.0f} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=["IPTV2-Ti", "IPTV2-S"])
+    parser.add_argument("--megapixels", type=float, default=24)
+    parser.add_argument("--tile", type=int, default=512)
+    args = parser.parse_args()
+    if len(args.models) == 1:
+        measure(args.models[0], args.megapixels, args.tile)
+        return
+    print("| model | pixels | tile | peak of the process, MiB | seconds |\n|---|---|---|---|---|", flush=True)
+    for name in args.models:
+        flags = ["--megapixels", str(args.megapixels), "--tile", str(args.tile)]
+        subprocess.run([sys.executable, "-m", "benchmarks.restore_memory", "--models", name, *flags], check=True)
+
+
+if __name__ == "__main__":
+    main()
