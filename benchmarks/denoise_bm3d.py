@@ -1,15 +1,15 @@
 """BM3D on the benchmarks of Gaussian denoising, on the same noise and by the same protocol as our models.
 
-`python -m benchmarks.bm3d --benchmark cbsd68-25 --data-path DATA --output bm3d.json`. The package `bm3d` (profile `np`) is
+`python -m benchmarks.denoise_bm3d --benchmark cbsd68-25 --data-path DATA --output bm3d.json`. The package `bm3d` (profile `np`) is
 for non-commercial use only and not a dependency: `pip install bm3d`. BM3D is told the noise level; blind models are not.
 """
 
 import argparse
 import json
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
-import bm3d  # pyright: ignore[reportMissingImports] - not installed with the project
 import numpy as np
 from tqdm import tqdm
 
@@ -22,6 +22,7 @@ from iptv2_diffusion.restoration.protocols import select
 
 def denoise(noisy: np.ndarray, sigma: float) -> np.ndarray:
     """(H, W, 1 | 3) floats, `sigma` of 255 levels."""
+    bm3d = import_module("bm3d")
     if noisy.shape[2] == 3:
         return bm3d.bm3d_rgb(noisy.astype(np.float64), sigma / 255)
     return np.expand_dims(bm3d.bm3d(noisy[..., 0].astype(np.float64), sigma / 255), 2)
