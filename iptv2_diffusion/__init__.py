@@ -12,11 +12,13 @@ if TYPE_CHECKING:
     from iptv2_diffusion.diffusion.denoiser import IPTV2Transformer2DModel, create_denoiser
     from iptv2_diffusion.diffusion.latents import LatentCodec
     from iptv2_diffusion.diffusion.pipeline import IPTV2Pipeline
+    from iptv2_diffusion.restoration.model_files import load_restorer
     from iptv2_diffusion.restoration.restorer import IPTV2Restorer, create_restorer
 
 _HOMES = {
     "create_denoiser": "iptv2_diffusion.diffusion.denoiser",
     "create_restorer": "iptv2_diffusion.restoration.restorer",
+    "load_restorer": "iptv2_diffusion.restoration.model_files",
     "IPTV2Transformer2DModel": "iptv2_diffusion.diffusion.denoiser",
     "IPTV2Restorer": "iptv2_diffusion.restoration.restorer",
     "IPTV2Pipeline": "iptv2_diffusion.diffusion.pipeline",
@@ -36,6 +38,7 @@ __all__ = [
     "__version__",
     "create_denoiser",
     "create_restorer",
+    "load_restorer",
 ]
 
 
