@@ -35,9 +35,9 @@ def main() -> None:
         degraded = noisy(photograph, sigma)
         inside = np.s_[top : top + SIDE, left : left + SIDE]
         for kind, image in (("noisy", degraded), ("restored", restore(model, degraded, tile=None))):
-            pictures.append(Image.fromarray(to_uint8(np.clip(image, 0, 1))[inside]))
-            score = psnr(to_uint8(np.clip(image, 0, 1)), photograph, peak=255)
-            captions.append(f"{kind}, {score:.2f} dB")
+            pixels = to_uint8(image)
+            pictures.append(Image.fromarray(pixels[inside]))
+            captions.append(f"{kind}, {psnr(pixels, photograph, peak=255):.2f} dB")
         pictures.append(Image.fromarray(photograph[inside]))
         captions.append(f"{name}; sigma {sigma}")
     args.output.parent.mkdir(parents=True, exist_ok=True)

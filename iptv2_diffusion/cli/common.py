@@ -26,6 +26,23 @@ def say(text: str) -> None:
         print(text, flush=True)
 
 
+def trainable(create: Callable[[], Any], seed: int, *, gradient_checkpointing: bool, compile: bool) -> Any:
+    """The model that `create` makes, its random weights a function of the seed alone."""
+    import torch
+
+    from iptv2_diffusion.backbone.compiling import compile_layers
+    from iptv2_diffusion.rng import derived_generator
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derived_generator(seed).initial_seed())
+        model = create()
+    if gradient_checkpointing:
+        model.enable_gradient_checkpointing()
+    if compile:
+        compile_layers(model)
+    return model
+
+
 def fields_of(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
     """Those values that are fields of the dataclass."""
     return {name: value for name, value in values.items() if name in cls.__dataclass_fields__}

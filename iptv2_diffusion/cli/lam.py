@@ -73,16 +73,13 @@ def _model(ckpt: Path, device: Any) -> Any:
 
 def _image(path: Path, models: dict[str, Any]) -> Any:
     """(C, H, W) in [0, 1], gray for restorers of gray images."""
-    import numpy as np
-    import torch
-
     from iptv2_diffusion.data.image_io import read_pixels
+    from iptv2_diffusion.data.patches import to_tensor
 
     channels = {model.config["in_channels"] for model in models.values()}
     if channels not in ({1}, {3}):
         raise ValueError(f"expected restorers of gray or of colour images, got {sorted(channels)} input channels")
-    pixels = read_pixels(path, gray=channels == {1})
-    return torch.from_numpy((pixels / np.iinfo(pixels.dtype).max).astype(np.float32)).permute(2, 0, 1)
+    return to_tensor(read_pixels(path, gray=channels == {1}))
 
 
 if __name__ == "__main__":

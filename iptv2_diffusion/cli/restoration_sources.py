@@ -1,7 +1,6 @@
 """The data behind the flags of restoration training: clean photographs to degrade, or pairs."""
 
 import hashlib
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,14 +12,13 @@ from iptv2_diffusion.data.degradations import Compose, Degradation, parse_degrad
 from iptv2_diffusion.data.pairs import PairedPictures, PictureList, list_pictures, pair_folders
 from iptv2_diffusion.data.patches import Chosen, CleanPatches, PairedPatches
 from iptv2_diffusion.data.restoration_sets import open_set
-from iptv2_diffusion.data.tiles import INDEX, open_tiles
+from iptv2_diffusion.data.tiles import CLEAN, INDEX, open_tiles, picture_of
 from iptv2_diffusion.metrics.fidelity import psnr, ssim
 from iptv2_diffusion.restoration.tasks import TASKS
 from iptv2_diffusion.rng import permutation
 
 BLIND_LEVELS = (15, 25, 50)  # the paper's noise levels, where the range of --sigma includes them
 INPUT, TARGET = "input", "target"
-TILE = re.compile(r"_\d+_\d+$")  # what names of tiles end with
 
 SCORES = {"psnr": partial(psnr, peak=255), "ssim": partial(ssim, peak=255, method="wang")}
 
@@ -45,14 +43,14 @@ def restoration_data(config: RestorationConfig) -> RestorationData:
         name: file for number, folder in enumerate(config.data_path) for name, file in _found(number, folder)
     }
     pictures = PictureList(list(photographs.values()), gray=spec.channels[0] == 1)
-    levels = _noise_levels(degradations) if spec.noise else {"held_out": text}
-    sources = {name: _degraded(parse_degradations(level)) for name, level in levels.items()}
+    levels = _noise_levels(degradations) if spec.noise else {"held_out": degradations}
+    sources = {name: _degraded(level) for name, level in levels.items()}
     return _split(config, pictures, list(photographs), _degraded(degradations), sources, str(degradations))
 
 
 def _found(number: int, folder: Path) -> Iterator[tuple[str, Path]]:
     """Names, unique over all folders and the same on any machine, and photographs: of tiles the clean ones."""
-    root = folder / TARGET if (folder / INDEX).is_file() else folder
+    root = folder / CLEAN if (folder / INDEX).is_file() else folder
     for file in list_pictures(root):
         yield f"{number}/{file.relative_to(root).with_suffix('').as_posix()}", file
 
@@ -61,13 +59,13 @@ def _degraded(degradations: Compose) -> Callable[[Any], CleanPatches]:
     return partial(CleanPatches, degrade=degradations)
 
 
-def _noise_levels(degradations: Compose) -> dict[str, str]:
+def _noise_levels(degradations: Compose) -> dict[str, Compose]:
     """What a denoiser is validated on: the level it is for, or those of the tables that are within its range."""
     (noise,) = degradations.steps
     assert isinstance(noise, Degradation)
     low, high = noise.low, noise.high
     levels = [low] if low == high else [level for level in BLIND_LEVELS if low <= level <= high] or [(low + high) / 2]
-    return {f"{level:g}": f"awgn:{level:g}" for level in levels}
+    return {f"{level:g}": Compose((Degradation("awgn", level, level),)) for level in levels}
 
 
 def _pairs(config: RestorationConfig) -> Any:
@@ -111,7 +109,7 @@ def _scenes(folders: Sequence[Path], names: Sequence[str]) -> list[list[int]]:
     tiled = any((folder / INDEX).is_file() for folder in folders)
     scenes: dict[str, list[int]] = {}
     for index, name in enumerate(names):
-        scenes.setdefault(TILE.sub("", name) if tiled else name, []).append(index)
+        scenes.setdefault(picture_of(name) if tiled else name, []).append(index)
     return list(scenes.values())
 
 

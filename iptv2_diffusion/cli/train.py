@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from iptv2_diffusion.backbone.config import DENOISERS, preset
 from iptv2_diffusion.cli import train_restoration
-from iptv2_diffusion.cli.common import fields_of, run, say
+from iptv2_diffusion.cli.common import fields_of, run, say, trainable
 from iptv2_diffusion.config import add_flags, arg, from_flags
 from iptv2_diffusion.engine.settings import TrainConfig
 
@@ -134,29 +134,20 @@ def _fit(generation: GenerationConfig, config: TrainConfig) -> None:
 
 
 def _model(generation: GenerationConfig, classes: int, codec: Any, seed: int) -> Any:
-    import torch
-
-    from iptv2_diffusion.backbone.compiling import compile_layers
     from iptv2_diffusion.diffusion.denoiser import create_denoiser
-    from iptv2_diffusion.rng import derived_generator
 
     if generation.image_size % codec.factor:
         raise ValueError(f"expected --image-size in multiples of {codec.factor}, got {generation.image_size}")
-    channels = codec.channels
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derived_generator(seed).initial_seed())
-        model = create_denoiser(
-            generation.model,
-            sample_size=generation.image_size // codec.factor,
-            in_channels=channels,
-            out_channels=channels * (2 if generation.learned_sigma else 1),
-            num_classes=classes,
-        )
-    if generation.gradient_checkpointing:
-        model.enable_gradient_checkpointing()
-    if generation.compile:
-        compile_layers(model)
-    return model
+    create = partial(
+        create_denoiser,
+        generation.model,
+        sample_size=generation.image_size // codec.factor,
+        in_channels=codec.channels,
+        out_channels=codec.channels * (2 if generation.learned_sigma else 1),
+        num_classes=classes,
+    )
+    checkpointing, compiled = generation.gradient_checkpointing, generation.compile
+    return trainable(create, seed, gradient_checkpointing=checkpointing, compile=compiled)
 
 
 def _scheduler(generation: GenerationConfig) -> Any:

@@ -6,10 +6,11 @@ of pairs: a folder with `input` and `target`, or a data set of the task as it is
 
 import argparse
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from iptv2_diffusion.cli.common import fields_of, run, say
+from iptv2_diffusion.cli.common import fields_of, run, say, trainable
 from iptv2_diffusion.cli.restoration_config import RestorationConfig
 from iptv2_diffusion.config import add_flags, from_flags
 from iptv2_diffusion.engine.settings import TrainConfig
@@ -113,28 +114,23 @@ def _fit(restoration: RestorationConfig, config: TrainConfig) -> None:
 
 
 def _model(restoration: RestorationConfig, seed: int) -> Any:
-    import torch
+    checkpointing, compiled = restoration.gradient_checkpointing, restoration.compile
+    return trainable(partial(_create, restoration), seed, gradient_checkpointing=checkpointing, compile=compiled)
 
-    from iptv2_diffusion.backbone.compiling import compile_layers
+
+def _create(restoration: RestorationConfig) -> Any:
     from iptv2_diffusion.restoration.restorer import create_restorer
-    from iptv2_diffusion.rng import derived_generator
 
     spec = TASKS[restoration.task]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derived_generator(seed).initial_seed())
-        model = create_restorer(
-            restoration.model,
-            in_channels=spec.channels[0],
-            out_channels=spec.channels[1],
-            norm=restoration.norm or spec.norm,
-            task=restoration.task,
-        )
+    model = create_restorer(
+        restoration.model,
+        in_channels=spec.channels[0],
+        out_channels=spec.channels[1],
+        norm=restoration.norm or spec.norm,
+        task=restoration.task,
+    )
     if restoration.init is not None:
         _initialise(model, restoration.init)
-    if restoration.gradient_checkpointing:
-        model.enable_gradient_checkpointing()
-    if restoration.compile:
-        compile_layers(model)
     return model
 
 
@@ -148,11 +144,10 @@ def _initialise(model: Any, source: str) -> None:
 
 
 def _rehearse(task: Any, config: TrainConfig) -> None:
-    import torch
-
+    from iptv2_diffusion.cli.load import choose_device
     from iptv2_diffusion.engine.rehearsal import rehearse
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = choose_device(None)
     starts = [stage.start for stage in config.plan] + [config.steps]
     total = 0.0
     say("  from step   patch   batch   micro-batch   s/step   peak memory, GB   hours")

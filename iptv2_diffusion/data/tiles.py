@@ -6,6 +6,7 @@ picture>_<top>_<left>.png`, in the folders `target` (clean) and `input` (degrade
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -143,6 +144,11 @@ def _grid(height: int, width: int, size: int, overlap: int) -> Iterator[tuple[in
     for top in starts(height, size, overlap):
         for left in starts(width, size, overlap):
             yield top, left
+
+
+def picture_of(tile: str) -> str:
+    """The name of the picture that the tile of this name was cut from."""
+    return re.sub(r"_\d+_\d+$", "", tile)
 
 
 def _path(root: Path, folder: str, name: str, top: int, left: int) -> Path:
