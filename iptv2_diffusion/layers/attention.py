@@ -4,15 +4,26 @@ Each maps (B, C, H, W) to the same shape, for any H and W: what padding is neede
 for the real pixels (exactness is tested). L2 norms and softmax run in at least fp32.
 """
 
+from collections.abc import Iterator
+from itertools import product
+
 import torch
 import torch.nn.functional as F
 from timm.layers.pos_embed_rel import RelPosBias
 from torch import Tensor, nn
 
-from iptv2_diffusion.layers.bands import in_bands
+from iptv2_diffusion.layers.bands import on_rows, rows_at_once
 from iptv2_diffusion.layers.conv import Depthwise, Pointwise, Variance
 from iptv2_diffusion.layers.recompute import recomputed
-from iptv2_diffusion.layers.windows import from_grid, from_windows, pad_to_multiple, to_grid, to_windows
+from iptv2_diffusion.layers.windows import (
+    from_cubbies,
+    from_grid,
+    from_windows,
+    pad_to_multiple,
+    to_cubbies,
+    to_grid,
+    to_windows,
+)
 
 SMALLEST_SQUARE = 1e-24  # of a norm that is divided by
 
@@ -63,9 +74,6 @@ class WindowBranch(nn.Module):
         `share` (1, heads, H, W) is the weight of each pixel in the merge. It acts on the values: attention between
         channels leaves pixels apart, so that is the same, and one product applies all weights.
         """
-        return in_bands(self._attend, qkv, share, widest=qkv.shape[1], unit=self.window)
-
-    def _attend(self, qkv: Tensor, share: Tensor) -> Tensor:
         shares = to_windows(share, self.window, self.heads)  # (1, 1, P, Q, heads, n, 1)
         weight = self.token_weight.flatten(1)[:, :, None].expand_as(shares)
         weights = torch.cat([weight, weight, shares]).to(qkv.dtype)
@@ -90,47 +98,81 @@ class FCSA(nn.Module):
         self.local = Depthwise(3 * width, 3, init=init)
         self.top = WindowBranch(heads, window)
         self.bottom = WindowBranch(heads, window) if bottom else None
-        self.merge = {"interior": self._interior, "cyclic": self._cyclic}[shift]
+        self.merge = self._top_only if not bottom else {"interior": self._interior, "cyclic": self._cyclic}[shift]
         share = 0.5 if bottom else 1.0
         self.weight_top = nn.Parameter(torch.full((heads, window, window), share))
         self.weight_bottom = nn.Parameter(torch.full((heads, window, window), share)) if bottom else None
         self.project = Pointwise(width, width, init=init)
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled():
-            return self.project(recomputed(lambda qkv: self._attend(self.local(qkv)), self.qkv(x)))
-        qkv = in_bands(lambda x: self.local(self.qkv(x)), x, widest=3 * x.shape[1], reach=1)
-        return self.project(self._attend(qkv))
+        rows = rows_at_once(x, widest=3 * x.shape[1])
+        if rows is not None and self.merge == self._interior and min(x.shape[-2:]) > self.window:
+            return self.project(self._in_bands(x, max(2, rows // self.window) * self.window))
+        return self.project(recomputed(lambda qkv: self._attend(self.local(qkv)), self.qkv(x)))
 
     def _attend(self, qkv: Tensor) -> Tensor:
+        """w_top * F_top + w_bottom * F_bottom (Eq. 3)."""
         height, width = qkv.shape[-2:]
         # Zeros that come after the depthwise convolution change neither a norm nor a product: padding is exact.
-        return self._merged(pad_to_multiple(qkv, self.window))[..., :height, :width]
+        return self.merge(pad_to_multiple(qkv, self.window))[..., :height, :width]
 
-    def _merged(self, qkv: Tensor) -> Tensor:
-        """w_top * F_top + w_bottom * F_bottom (Eq. 3)."""
-        repeats = (1, 1, qkv.shape[-2] // self.window, qkv.shape[-1] // self.window)
-        share_top = self.weight_top.repeat(repeats)
-        if self.bottom is None or self.weight_bottom is None:
-            return self.top(qkv, share_top)
-        # The paper does not say where w_bottom lies; we lay both over the windows of the top branch.
-        return self.merge(self.bottom, qkv, share_top, self.weight_bottom.repeat(repeats))
+    def _top_only(self, qkv: Tensor) -> Tensor:
+        return self.top(qkv, self._everywhere(self.weight_top, qkv))
 
-    def _interior(self, bottom: nn.Module, qkv: Tensor, share_top: Tensor, share_bottom: Tensor) -> Tensor:
-        if min(qkv.shape[-2:]) <= self.window:
-            return self.top(qkv, share_top + share_bottom)
+    def _interior(self, qkv: Tensor) -> Tensor:
         half = self.window // 2
-        inside = (..., slice(half, -half), slice(half, -half))
-        border = share_bottom.clone()
-        border[inside] = 0
-        merged = self.top(qkv, share_top + border)
-        merged[inside].add_(bottom(qkv[inside], share_bottom[inside]))
+        share_top, share_bottom = self._shares(qkv)
+        merged = self.top(qkv, share_top)
+        if min(qkv.shape[-2:]) > self.window:
+            self._add_bottom(merged, qkv[..., half:-half, :], share_bottom, half)
         return merged
 
-    def _cyclic(self, bottom: nn.Module, qkv: Tensor, share_top: Tensor, share_bottom: Tensor) -> Tensor:
+    def _in_bands(self, x: Tensor, rows: int) -> Tensor:
+        """`_interior` of large maps, with queries, keys and values of some rows at a time."""
         half = self.window // 2
-        rolled = (x.roll((-half, -half), (-2, -1)) for x in (qkv, share_bottom))
-        return self.top(qkv, share_top) + bottom(*rolled).roll((half, half), (-2, -1))
+        out = pad_to_multiple(torch.empty_like(x), self.window)
+        share_top, share_bottom = self._shares(out)
+        above = None  # half a window, which begins the displaced windows on the seam of two bands
+        for start in range(0, x.shape[2], rows):
+            qkv = on_rows(lambda x: self.local(self.qkv(x)), start, min(start + rows, x.shape[2]), x, reach=1)
+            qkv = pad_to_multiple(qkv, self.window)
+            band = slice(start, start + qkv.shape[2])
+            out[..., band, :] = self.top(qkv, share_top[..., band, :])
+            if above is not None:
+                seam = torch.cat([above, qkv[..., :half, :]], dim=2)
+                self._add_bottom(out, seam, share_bottom, start - half)
+            if qkv.shape[2] > self.window:
+                self._add_bottom(out, qkv[..., half:-half, :], share_bottom, start + half)
+            above = qkv[..., -half:, :].clone()
+        return out[..., : x.shape[2], : x.shape[3]]
+
+    def _add_bottom(self, out: Tensor, qkv: Tensor, share: Tensor, first: int) -> None:
+        """F_bottom of some rows, counted from `first`, without the border to the left and right."""
+        assert self.bottom is not None
+        half = self.window // 2
+        inside = (..., slice(first, first + qkv.shape[2]), slice(half, -half))
+        out[inside].add_(self.bottom(qkv[..., half:-half], share[inside]))
+
+    def _shares(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """w_top and w_bottom for every pixel; on the border, F_top stands in for F_bottom."""
+        half = self.window // 2
+        top, bottom = (self._everywhere(weight, x) for weight in (self.weight_top, self.weight_bottom))
+        border = bottom.clone()
+        border[..., half:-half, half:-half] = 0
+        return top + border, bottom
+
+    def _cyclic(self, qkv: Tensor) -> Tensor:
+        assert self.bottom is not None
+        half = self.window // 2
+        top, bottom = (self._everywhere(weight, qkv) for weight in (self.weight_top, self.weight_bottom))
+        rolled = (x.roll((-half, -half), (-2, -1)) for x in (qkv, bottom))
+        return self.top(qkv, top) + self.bottom(*rolled).roll((half, half), (-2, -1))
+
+    def _everywhere(self, weight: nn.Parameter | None, x: Tensor) -> Tensor:
+        """(heads, window, window) -> (1, heads, H, W)."""
+        # The paper does not say where w_bottom lies; we lay both over the windows of the top branch.
+        assert weight is not None
+        return weight.repeat(1, 1, x.shape[2] // self.window, x.shape[3] // self.window)
 
 
 class GGSA(nn.Module):
@@ -145,39 +187,33 @@ class GGSA(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
-        qkv = pad_to_multiple(self.qkv(x), self.grid)
-        q, k, v = to_grid(qkv, self.grid, self.heads, parts=3)
-        if qkv.shape[-2:] == x.shape[-2:]:
-            out = self._attend(q, k, v, self.grid, self.grid)
-        else:
-            out = self._attend_real(q, k, v, height, width)
-        return self.project(from_grid(out, self.grid)[..., :height, :width])
+        parts = list(product(self._bands(x), _spans(width, self.grid)))
+        if len(parts) == 1:
+            [((rows, _), (columns, _))] = parts
+            return self._attend(x, rows, columns)
+        # A group's real tokens are the leading rows x columns of its grid, and there are at most 2 x 2 such shapes: so
+        # we cut the padded tokens away rather than mask them.
+        padded = pad_to_multiple(x, self.grid)
+        out = torch.zeros_like(padded)
+        for (rows, above), (columns, left) in parts:
+            place = (slice(None), slice(rows), above, slice(columns), left)
+            tokens, target = (to_cubbies(x, self.grid, self.grid)[place] for x in (padded, out))
+            attended = self._attend(from_cubbies(tokens), rows, columns)
+            target.copy_(to_cubbies(attended, rows, columns))
+        return out[..., :height, :width]
 
-    def _attend_real(self, q: Tensor, k: Tensor, v: Tensor, height: int, width: int) -> Tensor:
-        """Attend among real pixels only.
+    def _bands(self, x: Tensor) -> list[tuple[int, slice]]:
+        """As `_spans` of the height; on large maps in inference of a few places at a time."""
+        spans = _spans(x.shape[2], self.grid)
+        most = rows_at_once(x, widest=3 * x.shape[1])
+        return spans if most is None else [band for span in spans for band in _split(*span, max(1, most // span[0]))]
 
-        A group's real tokens are the leading rows x columns of its grid, and there are at most 2 x 2 such shapes: so
-        we cut the padded tokens away rather than mask them.
-        """
-        out = torch.zeros_like(v)
-        for rows, place_rows in _spans(height, self.grid):
-            for columns, place_columns in _spans(width, self.grid):
-                place = (slice(None), place_rows, place_columns)
-                q_real, k_real, v_real = (self._corner(tokens[place], rows, columns) for tokens in (q, k, v))
-                target = out[place].unflatten(4, (self.grid, self.grid))
-                target[..., :rows, :columns, :] = self._attend(q_real, k_real, v_real, rows, columns).unflatten(
-                    4, (rows, columns)
-                )
-        return out
-
-    def _corner(self, tokens: Tensor, rows: int, columns: int) -> Tensor:
-        return tokens.unflatten(4, (self.grid, self.grid))[..., :rows, :columns, :].flatten(4, 5)
-
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, rows: int, columns: int) -> Tensor:
-        """softmax(q k^T / sqrt(d) + B) v for groups of rows x columns tokens."""
-        groups = [tokens.flatten(0, 2) for tokens in (q, k, v)]  # (B * groups, heads, n, d)
-        out = F.scaled_dot_product_attention(*groups, attn_mask=self._bias(rows, columns, q.dtype))
-        return out.unflatten(0, q.shape[:3])
+    def _attend(self, x: Tensor, rows: int, columns: int) -> Tensor:
+        """Of a map with rows x columns cubbies, all pixels real: softmax(q k^T / sqrt(d) + B) v."""
+        tokens = to_grid(self.qkv(x), (rows, columns), self.heads, parts=3)
+        groups = [part.flatten(0, 2) for part in tokens]  # (B * groups, heads, n, d)
+        out = F.scaled_dot_product_attention(*groups, attn_mask=self._bias(rows, columns, x.dtype))
+        return self.project(from_grid(out.unflatten(0, tokens.shape[1:4]), (rows, columns)))
 
     def _bias(self, rows: int, columns: int, dtype: torch.dtype) -> Tensor | None:
         if self.position is None:
@@ -191,11 +227,18 @@ class GGSA(nn.Module):
 
 def _spans(size: int, grid: int) -> list[tuple[int, slice]]:
     """For a side of `size` pixels padded to grid cubbies: (number of real tokens, places in a cubby that have it)."""
+    if size % grid == 0:
+        return [(grid, slice(0, size // grid))]
     cubby = -(-size // grid)
     most = -(-size // cubby)  # tokens of the first places
     full = size - (most - 1) * cubby  # this many places have `most` tokens, the others one less
     spans = [(most, slice(0, full)), (most - 1, slice(full, cubby))]
     return [(tokens, places) for tokens, places in spans if places.start < places.stop]
+
+
+def _split(tokens: int, places: slice, step: int) -> Iterator[tuple[int, slice]]:
+    for start in range(places.start, places.stop, step):
+        yield tokens, slice(start, min(start + step, places.stop))
 
 
 class MDTA(nn.Module):

@@ -19,21 +19,33 @@ def in_bands(body: Callable[..., Tensor], *maps: Tensor, widest: int, reach: int
     zeros surround the map; bands are multiples of `unit` rows. The body runs once where the temporary is not large,
     with gradients, when it is compiled or exported, and on other devices than CPUs.
     """
-    batch, (height, width) = len(maps[0]), maps[0].shape[-2:]
-    if _in_one_piece(maps[0]) or batch * widest * height * width <= LARGE:
+    most = rows_at_once(maps[0], widest)
+    if most is None:
         return body(*maps)
-    rows = max(LARGE // 2 // (batch * widest * width), 4 * reach) // unit * unit or unit
-    out = None
+    height, width = maps[0].shape[-2:]
+    rows = max(most, 4 * reach) // unit * unit or unit
+    out = torch.empty(0)
     for start in range(0, height, rows):
-        first, end = max(0, start - reach), min(start + rows, height)
-        band = body(*(x[..., first : end + reach, :] for x in maps))
-        if out is None:
+        end = min(start + rows, height)
+        band = on_rows(body, start, end, *maps, reach=reach)
+        if start == 0:
             shape = (*band.shape[:2], height, width)
             out = torch.empty(shape, dtype=band.dtype, memory_format=torch.channels_last)
-        out[..., start:end, :] = band[..., start - first : end - first, :]
-    assert out is not None
+        out[..., start:end, :] = band
     return out
 
 
-def _in_one_piece(x: Tensor) -> bool:
-    return x.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling()
+def on_rows(body: Callable[..., Tensor], start: int, end: int, *maps: Tensor, reach: int) -> Tensor:
+    """Rows start to end of `body(*maps)`, from these and `reach` more on either side."""
+    first = max(0, start - reach)
+    band = body(*(x[..., first : end + reach, :] for x in maps))
+    return band[..., start - first : end - first, :]
+
+
+def rows_at_once(x: Tensor, widest: int) -> int | None:
+    """How many rows of x a band has, possibly 0; None: all in one piece."""
+    batch, _, height, width = x.shape
+    if x.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return None
+    row = batch * widest * width
+    return None if row * height <= LARGE else LARGE // 2 // row

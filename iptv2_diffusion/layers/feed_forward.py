@@ -3,6 +3,8 @@
 Each maps (B, C, H, W) to the same shape; no convolution has a bias.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -47,10 +49,11 @@ class RepLeFFN(nn.Module):
         self.local = RepDepthwise(hidden, init=init, fused=fused)
         self.reduce = RepPointwise(hidden, width, inner, init=init, fused=fused)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return in_bands(self._whole, x, widest=self.local.width, reach=RepDepthwise.REACH)
+    def in_bands(self, branch: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+        """`branch(x)`, which does nothing but this that is not pointwise."""
+        return in_bands(branch, x, widest=self.local.width, reach=RepDepthwise.REACH)
 
-    def _whole(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         hidden = self.expand(x)
         first, *second = self.reduce.weights(hidden)
         if self.local.literal:

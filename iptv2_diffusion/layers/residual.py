@@ -22,7 +22,7 @@ class PlainResidual(nn.Module):
         self.body = body
 
     def forward(self, x: torch.Tensor, cond: torch.Tensor | None = None) -> torch.Tensor:
-        return x + self.body(self.norm(x))
+        return _in_bands_of(self.body, lambda x: x + self.body(self.norm(x)), x)
 
 
 class AdaLNZeroResidual(nn.Module):
@@ -39,10 +39,20 @@ class AdaLNZeroResidual(nn.Module):
 
     def forward(self, x: torch.Tensor, cond: torch.Tensor) -> torch.Tensor:
         shift, scale, gate = self.modulation(cond)[:, :, None, None].chunk(3, dim=1)
-        return torch.addcmul(x, gate, self.body(recomputed(self._modulated, x, shift, scale)))
+
+        def branch(x: torch.Tensor) -> torch.Tensor:
+            return torch.addcmul(x, gate, self.body(recomputed(self._modulated, x, shift, scale)))
+
+        return _in_bands_of(self.body, branch, x)
 
     def _modulated(self, x: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
         return modulate(self.norm(x), shift, scale)
+
+
+def _in_bands_of(body: nn.Module, branch: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    """`branch(x)`, on large maps in bands of rows where the body inside it is local: norm and sum are in them as well."""
+    in_bands = getattr(body, "in_bands", None)
+    return branch(x) if in_bands is None else in_bands(branch, x)
 
 
 ResidualFactory = Callable[[int, nn.Module], nn.Module]

@@ -26,22 +26,24 @@ def to_windows(x: torch.Tensor, window: int, heads: int, parts: int = 1) -> torc
 
 def from_windows(tokens: torch.Tensor, window: int) -> torch.Tensor:
     """Of one part, (B, P, Q, heads, n, d)."""
-    x = tokens.unflatten(4, (window, window)).permute(0, 1, 4, 2, 5, 3, 6)
-    return _to_map(x)
+    return from_cubbies(tokens.unflatten(4, (window, window)).permute(0, 1, 4, 2, 5, 3, 6).flatten(5))
 
 
-def to_grid(x: torch.Tensor, grid: int, heads: int, parts: int = 1) -> torch.Tensor:
-    """Cut the map into grid x grid cubbies; the pixels at one place of every cubby are one group: n = grid**2."""
-    x = x.permute(0, 2, 3, 1).unflatten(3, (parts, heads, -1))
-    x = x.unflatten(2, (grid, -1)).unflatten(1, (grid, -1))  # (B, i, P, j, Q, parts, heads, d)
+def to_cubbies(x: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    """The map cut into rows x columns cubbies of P x Q places: a view (B, rows, P, columns, Q, C)."""
+    return x.permute(0, 2, 3, 1).unflatten(2, (columns, -1)).unflatten(1, (rows, -1))
+
+
+def from_cubbies(x: torch.Tensor) -> torch.Tensor:
+    return x.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
+
+
+def to_grid(x: torch.Tensor, grid: tuple[int, int], heads: int, parts: int = 1) -> torch.Tensor:
+    """Of rows x columns cubbies; the pixels at one place of every cubby are one group: n = rows * columns."""
+    x = to_cubbies(x, *grid).unflatten(5, (parts, heads, -1))  # (B, i, P, j, Q, parts, heads, d)
     return x.permute(5, 0, 2, 4, 6, 1, 3, 7).flatten(5, 6)
 
 
-def from_grid(tokens: torch.Tensor, grid: int) -> torch.Tensor:
+def from_grid(tokens: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
     """Of one part, (B, P, Q, heads, n, d)."""
-    return _to_map(tokens.unflatten(4, (grid, grid)).permute(0, 4, 1, 5, 2, 3, 6))
-
-
-def _to_map(x: torch.Tensor) -> torch.Tensor:
-    """(B, rows, rows, columns, columns, heads, d) -> (B, C, H, W)."""
-    return x.flatten(5).flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
+    return from_cubbies(tokens.unflatten(4, grid).permute(0, 4, 1, 5, 2, 3, 6).flatten(5))

@@ -9,17 +9,19 @@ import torch.nn.functional as F
 from torch import nn
 
 from iptv2_diffusion.layers import bands
-from iptv2_diffusion.layers.attention import FCSA
+from iptv2_diffusion.layers.attention import FCSA, GGSA
 from iptv2_diffusion.layers.conv import INITS
 from iptv2_diffusion.layers.feed_forward import RepLeFFN
+from iptv2_diffusion.layers.residual import PlainResidual
 
 INIT = INITS["torch"]
 EXACT: dict[str, Any] = {"rtol": 1e-10, "atol": 1e-10}
 LAYERS = [
     FCSA(4, 2, 4, init=INIT),
     FCSA(4, 1, 2, init=INIT, shift="cyclic"),
-    RepLeFFN(4, init=INIT),
-    RepLeFFN(4, init=INIT, fused=True),
+    GGSA(4, 2, 4, init=INIT),
+    PlainResidual(4, RepLeFFN(4, init=INIT), "bias_free"),
+    PlainResidual(4, RepLeFFN(4, init=INIT, fused=True), "centred"),
 ]
 
 
@@ -30,7 +32,7 @@ def small_bands(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.usefixtures("small_bands")
 @pytest.mark.parametrize("size", [(24, 8), (25, 7), (9, 16), (3, 40), (1, 5)], ids=str)
-@pytest.mark.parametrize("layer", LAYERS, ids=["interior", "cyclic", "ffn", "fused"])
+@pytest.mark.parametrize("layer", LAYERS, ids=["interior", "cyclic", "grid", "ffn", "fused"])
 def test_bands_change_nothing(layer: nn.Module, size: tuple[int, int]) -> None:
     layer = layer.double()
     naive.randomise(layer)
