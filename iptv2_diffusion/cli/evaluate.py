@@ -2,11 +2,14 @@
 
 import argparse
 
-from iptv2_diffusion.cli import evaluate_restoration
+from iptv2_diffusion.cli import evaluate_generation, evaluate_restoration
 from iptv2_diffusion.cli.common import run
 from iptv2_diffusion.config import add_flags
 
-SUBCOMMANDS = {"restoration": (evaluate_restoration, evaluate_restoration.EvaluateConfig)}
+SUBCOMMANDS = {
+    "generation": (evaluate_generation, evaluate_generation.GenerationConfig),
+    "restoration": (evaluate_restoration, evaluate_restoration.EvaluateConfig),
+}
 
 
 def main() -> None:
