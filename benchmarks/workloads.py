@@ -109,7 +109,7 @@ def denoiser_update(settings: dict[str, Any]) -> Contender:
     model = _denoiser(settings).to(settings["device"]).train()
     if settings.get("checkpointing"):
         model.enable_gradient_checkpointing()
-    ema = EMA(model, 0.9999)
+    ema = EMA(model, "0.9999")
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.0, fused=True)
     _compiled(model, settings)
     inputs = _latents(settings)

@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from iptv2_diffusion.diffusion.denoiser import IPTV2Transformer2DModel, create_denoiser
+    from iptv2_diffusion.diffusion.dit import DiTDenoiser
     from iptv2_diffusion.diffusion.latents import LatentCodec
     from iptv2_diffusion.diffusion.pipeline import IPTV2Pipeline
     from iptv2_diffusion.restoration.model_files import load_restorer
@@ -19,6 +20,7 @@ _HOMES = {
     "create_denoiser": "iptv2_diffusion.diffusion.denoiser",
     "create_restorer": "iptv2_diffusion.restoration.restorer",
     "load_restorer": "iptv2_diffusion.restoration.model_files",
+    "DiTDenoiser": "iptv2_diffusion.diffusion.dit",
     "IPTV2Transformer2DModel": "iptv2_diffusion.diffusion.denoiser",
     "IPTV2Restorer": "iptv2_diffusion.restoration.restorer",
     "IPTV2Pipeline": "iptv2_diffusion.diffusion.pipeline",
@@ -31,6 +33,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "DiTDenoiser",
     "IPTV2Pipeline",
     "IPTV2Restorer",
     "IPTV2Transformer2DModel",

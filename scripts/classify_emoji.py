@@ -17,7 +17,7 @@ from PIL import Image
 from torch import nn
 from tqdm import tqdm
 
-from iptv2_diffusion.cli.sample import METADATA_KEY
+from iptv2_diffusion.cli.sample_config import METADATA_KEY
 from iptv2_diffusion.data.emoji import CATEGORIES, load_emoji
 
 SIZE = 64  # pixels

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from skimage import data
 
-from iptv2_diffusion.cli.restore import load_restorer
+from iptv2_diffusion.cli.load import load_restorer
 from iptv2_diffusion.metrics.fidelity import psnr, to_uint8
 from iptv2_diffusion.pictures import grid
 from iptv2_diffusion.restoration.inference import restore

@@ -72,6 +72,11 @@ class BackboneConfig:
         return len(self.layers)
 
     @property
+    def out_width(self) -> int:
+        """Channels that the head gets: the top level's skip is concatenated, unless it is the only level."""
+        return self.width if self.levels == 1 else 2 * self.width
+
+    @property
     def multiple(self) -> int:
         """Both sides of an input are multiples of this."""
         return 2 ** (self.levels - 1)

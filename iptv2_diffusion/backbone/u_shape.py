@@ -13,10 +13,10 @@ from iptv2_diffusion.layers.resample import down, up
 
 
 class UShape(nn.Module):
-    """(B, C, H, W) -> (B, 2C, H, W); `cond` (B, cond_dim) where the configuration has a condition.
+    """(B, C, H, W) -> (B, `config.out_width`, H, W); `cond` (B, cond_dim) where the configuration has a condition.
 
     H and W are multiples of `config.multiple`. The top level concatenates its skip without reducing it, so its decoder
-    and the refinement are 2C wide.
+    and the refinement are 2C wide. With one level there is no skip: the width stays C.
     """
 
     _gradient_checkpointing_func: Callable[..., torch.Tensor]  # set by diffusers' enable_gradient_checkpointing
@@ -27,7 +27,7 @@ class UShape(nn.Module):
         self.gradient_checkpointing = False
         init, last = INITS[config.init], config.levels - 1
         widths = [config.width * 2**level for level in range(config.levels)]
-        out_widths = [2 * config.width, *widths[1:]]  # of the decoder
+        out_widths = [config.out_width, *widths[1:]]  # of the decoder
         self.encoder = nn.ModuleList(
             make_layers(config, level, widths[level], config.layers[level]) for level in range(last)
         )
@@ -40,21 +40,24 @@ class UShape(nn.Module):
         self.decoder = nn.ModuleList(
             make_layers(config, level, out_widths[level], config.layers[level]) for level in range(last)
         )
-        self.refinement = make_layers(config, 0, 2 * config.width, config.refinement)
+        self.refinement = make_layers(config, 0, config.out_width, config.refinement)
 
     def forward(self, x: torch.Tensor, cond: torch.Tensor | None = None) -> torch.Tensor:
         self._check(x, cond)
-        x = x.contiguous(memory_format=torch.channels_last)
-        skips = []
-        for layers, shrink in zip(self.encoder, self.downs, strict=True):
-            x = self._run(layers, x, cond)
-            skips.append(x)
-            x = shrink(x)
-        x = self._run(self.bottom, x, cond)
-        for level in reversed(range(len(skips))):
-            x = self.reduces[level](torch.cat([self.ups[level](x), skips[level]], dim=1))
-            x = self._run(self.decoder[level], x, cond)
+        x = self._level(0, x.contiguous(memory_format=torch.channels_last), cond)
         return self._run(self.refinement, x, cond)
+
+    def _level(self, level: int, x: torch.Tensor, cond: torch.Tensor | None) -> torch.Tensor:
+        """The U from this level down, its own encoder and decoder included."""
+        if level == len(self.encoder):
+            return self._run(self.bottom, x, cond)
+        x = self._run(self.encoder[level], x, cond)  # the skip, which nothing holds any longer than needed
+        x = self.reduces[level](torch.cat([self.inner(level, x, cond), x], dim=1))
+        return self._run(self.decoder[level], x, cond)
+
+    def inner(self, level: int, x: torch.Tensor, cond: torch.Tensor | None) -> torch.Tensor:
+        """What the levels below give back to this one, whose encoder gave x: of its shape. A feature cache sits here."""
+        return self.ups[level](self._level(level + 1, self.downs[level](x), cond))
 
     def _run(self, layers: Any, x: torch.Tensor, cond: torch.Tensor | None) -> torch.Tensor:
         for layer in layers:

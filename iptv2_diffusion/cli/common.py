@@ -43,6 +43,14 @@ def trainable(create: Callable[[], Any], seed: int, *, gradient_checkpointing: b
     return model
 
 
+def start_from(model: Any, source: str, load: Callable[[str], Any]) -> None:
+    """Copies what fits of the model that `load` finds there, and says what does not; ValueError where nothing fits."""
+    from iptv2_diffusion.backbone.initialise import describe, initialise
+
+    afresh = initialise(model, load(source).unfuse())
+    say(f"Starting from {source}: {describe(afresh, len(model.state_dict()))}")
+
+
 def fields_of(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
     """Those values that are fields of the dataclass."""
     return {name: value for name, value in values.items() if name in cls.__dataclass_fields__}

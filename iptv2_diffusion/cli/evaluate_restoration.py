@@ -107,8 +107,7 @@ def command(flags: argparse.Namespace) -> None:
 
 def _restorer(config: EvaluateConfig) -> "tuple[Restore, Origin]":
     """What restores a picture, and what the record says about it. ValueError where it does not fit the benchmarks."""
-    from iptv2_diffusion.cli.load import choose_device
-    from iptv2_diffusion.cli.restore import load_restorer
+    from iptv2_diffusion.cli.load import choose_device, load_restorer
     from iptv2_diffusion.cli.scoring import Origin, identity
     from iptv2_diffusion.restoration.inference import restore
 

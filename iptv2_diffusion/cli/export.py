@@ -1,6 +1,8 @@
-"""Export a trained model: weights for inference, or weights to train on with.
+"""Export a trained model: weights for inference, weights to train on with, or a graph for other programs.
 
-By default one .safetensors file in fused form, with the model's configuration in its header.
+By default one .safetensors file in fused form, with the model's configuration in its header. `onnx` and `torch-export`
+write graphs of restorers, for any height and width in multiples of what they record as `size_multiple`; a graph of
+IPTV2-Ti takes a minute, one of IPTV2-S four.
 """
 
 import argparse
@@ -9,7 +11,8 @@ from typing import Any
 
 from iptv2_diffusion.cli.common import run, say
 
-FORMATS = ("safetensors", "diffusers")
+FORMATS = ("safetensors", "diffusers", "onnx", "torch-export")
+GRAPHS = FORMATS[2:]
 
 
 def main() -> None:
@@ -29,32 +32,24 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _export() -> None:
     flags = make_parser().parse_args()
-    from iptv2_diffusion.restoration.export import export
+    if flags.unfuse and flags.format in GRAPHS:
+        raise ValueError(f"--unfuse: {flags.format} has the inference form only")
+    from iptv2_diffusion.restoration.export import export, graph_multiple
 
     model = load_any(flags.ckpt)
     export(model.unfuse() if flags.unfuse else model.fuse(), flags.output, flags.format)
-    say(f"{flags.output}: {type(model).__name__}, {'training' if flags.unfuse else 'fused'} form")
+    sizes = f", height and width in multiples of {graph_multiple(model)}" if flags.format in GRAPHS else ""
+    say(f"{flags.output}: {type(model).__name__}, {'training' if flags.unfuse else 'fused'} form{sizes}")
 
 
 def load_any(ckpt: Path) -> Any:
     """The restorer or denoiser that --ckpt names, on the CPU, in eval mode, in the form it was saved in."""
+    from iptv2_diffusion.cli.load import find_model
     from iptv2_diffusion.diffusion.denoiser import IPTV2Transformer2DModel
     from iptv2_diffusion.restoration.model_files import load_model
     from iptv2_diffusion.restoration.restorer import IPTV2Restorer
 
     return load_model(find_model(ckpt), {cls.__name__: cls for cls in (IPTV2Restorer, IPTV2Transformer2DModel)})
-
-
-def find_model(ckpt: Path) -> Path:
-    """The file or folder with the weights: of a run (its newest checkpoint), a checkpoint, a pipeline, or itself."""
-    from iptv2_diffusion.engine import newest
-
-    ckpt = ckpt.expanduser()
-    for part, index in (("model", "run.json"), ("transformer", "model_index.json")):
-        if (ckpt / index).is_file():
-            return ckpt / part
-    checkpoint = newest(ckpt)
-    return ckpt if checkpoint is None else checkpoint / "model"
 
 
 if __name__ == "__main__":

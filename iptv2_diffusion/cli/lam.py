@@ -14,7 +14,7 @@ from iptv2_diffusion.config import add_flags, arg, from_flags
 
 @dataclass(frozen=True, kw_only=True)
 class LamConfig:
-    ckpt: tuple[Path, ...] = arg(help="restorers: training runs, checkpoints, model folders or files")
+    ckpt: tuple[str, ...] = arg(help="restorers: training runs, checkpoints, saved models, .safetensors files, hub ids")
     image: Path = arg(help="degraded image")
     patch: tuple[int, int] = arg(help="Y X of the patch's upper left corner, in pixels")
     output: Path = arg(help="new PNG")
@@ -44,13 +44,13 @@ def make_parser() -> argparse.ArgumentParser:
 def _draw() -> None:
     config = from_flags(LamConfig, make_parser().parse_args())
 
-    from iptv2_diffusion.cli.load import choose_device
+    from iptv2_diffusion.cli.load import choose_device, load_restorer
     from iptv2_diffusion.restoration.attribution import local_attribution, picture, pixels_holding
     from iptv2_diffusion.restoration.export import written_whole
 
     device = choose_device(config.device)
     with written_whole(config.output) as unfinished:
-        models = {str(ckpt): _model(ckpt, device) for ckpt in config.ckpt}
+        models = {ckpt: load_restorer(ckpt).fuse().to(device) for ckpt in config.ckpt}
         image = _image(config.image, models)
         maps = {}
         for name, model in models.items():
@@ -61,14 +61,6 @@ def _draw() -> None:
             say(f"{name}: diffusion index {found.diffusion_index:.2f}, 95 % of the attribution on {most} pixels")
         picture(image, config.patch, config.side, maps).save(unfinished, format="PNG")
     say(f"{config.output} shows the map of {', '.join(models)}")
-
-
-def _model(ckpt: Path, device: Any) -> Any:
-    from iptv2_diffusion.cli.export import find_model
-    from iptv2_diffusion.restoration.model_files import load_restorer
-
-    model: Any = load_restorer(find_model(ckpt))
-    return model.fuse().to(device)
 
 
 def _image(path: Path, models: dict[str, Any]) -> Any:

@@ -100,7 +100,7 @@ def _restore() -> None:
 
 
 def _model(config: RestoreConfig) -> Any:
-    from iptv2_diffusion.cli.load import choose_device
+    from iptv2_diffusion.cli.load import choose_device, load_restorer
     from iptv2_diffusion.restoration.local import local_attention
 
     device = choose_device(config.device)
@@ -112,23 +112,6 @@ def _model(config: RestoreConfig) -> Any:
     with local_attention(model, config.local):
         pass  # refuses what does not fit the model before any work
     return model.fuse().to(device)
-
-
-def load_restorer(ckpt: str) -> Any:
-    """The restorer of a training run, checkpoint, model folder, .safetensors file or hub id, on the CPU.
-
-    FileNotFoundError or ValueError, of one line, where there is nothing usable.
-    """
-    from iptv2_diffusion.cli.export import find_model
-    from iptv2_diffusion.diffusion.model_files import load_fitting
-    from iptv2_diffusion.diffusion.vae_files import HUB_ID
-    from iptv2_diffusion.restoration import model_files
-    from iptv2_diffusion.restoration.restorer import IPTV2Restorer
-
-    path = find_model(Path(ckpt))
-    if not path.exists() and HUB_ID.fullmatch(ckpt):
-        return load_fitting(IPTV2Restorer, ckpt, "restorer", low_cpu_mem_usage=False).eval()
-    return model_files.load_restorer(path)
 
 
 def _found(inputs: Sequence[str], output: Path) -> list[Picture]:

@@ -1,51 +1,25 @@
 """Draw class-conditional pictures: a labelled grid and single PNGs, each with its seed and settings in its metadata.
 
 Without --ckpt the bundled emoji model draws. Picture i has the seed SEED + i and is the same in any batch.
+
+More than 100 pictures, or --format, --class-draw or --protocol, make a set to be scored: classes drawn at random, a
+thousand PNGs to a folder or one .npz, settings.json beside them. `accelerate launch` shares it among processes; the
+same command goes on where it stopped.
 """
 
 import argparse
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from iptv2_diffusion import __version__
 from iptv2_diffusion.cli.common import run, say
-from iptv2_diffusion.config import add_flags, arg, from_flags
+from iptv2_diffusion.cli.sample_config import SampleConfig, read_config
+from iptv2_diffusion.config import add_flags
 
-PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
-METADATA_KEY = "iptv2"
-
-
-@dataclass(frozen=True, kw_only=True)
-class SampleConfig:
-    ckpt: str | None = arg(None, "training run, checkpoint folder, saved pipeline or hub id; none: the bundled model")
-    vae: str | None = arg(None, "hub id or folder of a VAE, instead of the one the checkpoint names")
-    classes: tuple[str, ...] = arg((), "ids or names, taken in turn; none: spread over all classes")
-    num_samples: int | None = arg(None, "pictures; none: one for each of --classes, or 9")
-    cfg_scale: float = arg(4.0, "guidance scale; 1: none, at half the cost")
-    guidance_channels: int | None = arg(None, "guide the first channels only (3: as DiT); none: all")
-    guidance_interval: tuple[float, float] | None = arg(None, "guide at noise levels t/1000 from LOW to HIGH only")
-    scheduler: str | None = arg(None, "ddpm, ddim, dpm++, unipc or euler; none: the one stored with the checkpoint")
-    steps: int | None = arg(None, "none: the scheduler's usual number, 250 for ddpm")
-    seed: int = arg(0, "seed of the first picture")
-    size: int | None = arg(None, "pixels a side; none: what the model was made for")
-    batch_size: int = arg(16, "pictures drawn at once")
-    precision: Literal["fp32", "bf16", "fp16"] = arg("fp32", "of the denoiser")
-    compile: bool = arg(False, "torch.compile every layer first, for many pictures")
-    device: str | None = arg(None, "none: a GPU where there is one")
-    output: Path | None = arg(None, "new or empty folder; none: the next free samples/NNN")
-
-    def __post_init__(self) -> None:
-        for name in ("num_samples", "steps", "size", "batch_size"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"expected --{name.replace('_', '-')} of at least 1, got {value}")
-        if not 0 <= self.seed < 2**62:
-            raise ValueError(f"expected --seed from 0 to 2**62 - 1, got {self.seed}")
+if TYPE_CHECKING:
+    from iptv2_diffusion.cli.drawing import Models
 
 
 def main() -> None:
@@ -59,20 +33,35 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _sample() -> None:
-    config = from_flags(SampleConfig, make_parser().parse_args())
-    _check_empty(config.output)
+    config = read_config(make_parser().parse_args())
+    if not config.is_set:
+        _check_grid(config.output)
     if config.ckpt is None:
         say("No --ckpt: the bundled emoji model draws.")
-    pipeline = _pipeline(config)
-    labels = _labels(config, pipeline)
-    with _claimed(config.output) as output:
-        _draw(config, pipeline, labels, output)
-    say(f"{len(labels)} pictures and grid.png are in {output}")
+    if config.is_set:
+        from iptv2_diffusion.cli.sample_many import draw_many
+
+        draw_many(config)
+    else:
+        _draw_grid(config)
 
 
-def _check_empty(output: Path | None) -> None:
+def _check_grid(output: Path | None) -> None:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError("a grid is drawn by one process: for a set that several share pass --format png")
     if output is not None and output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise FileExistsError(f"expected a new or empty folder as --output, {output} already holds something")
+
+
+def _draw_grid(config: SampleConfig) -> None:
+    from iptv2_diffusion.cli.drawing import load_models
+    from iptv2_diffusion.cli.load import choose_device
+
+    models = load_models(config, choose_device(config.device))
+    labels = _labels(config, models.pipeline)
+    with _claimed(config.output) as output:
+        _draw(config, models, labels, output)
+    say(f"{len(labels)} pictures and grid.png are in {output}")
 
 
 @contextmanager
@@ -98,93 +87,34 @@ def _next_free(parent: Path) -> Path:
     raise FileExistsError(f"{parent} is full")
 
 
-def _pipeline(config: SampleConfig) -> Any:
-    import torch
-
-    from iptv2_diffusion.backbone.compiling import compile_layers
-    from iptv2_diffusion.cli.load import choose_device, load_pipeline
-    from iptv2_diffusion.diffusion.schedule import check_scheduler_name, make_scheduler
-
-    device = choose_device(config.device)
-    if config.scheduler is not None:
-        check_scheduler_name(config.scheduler)  # before the weights are read
-    pipeline = load_pipeline(config.ckpt, config.vae)
-    if config.scheduler is not None:
-        model = pipeline.transformer.config
-        learned = model.out_channels == 2 * model.in_channels
-        pipeline.scheduler = make_scheduler(config.scheduler, pipeline.scheduler.config, learned_sigma=learned)
-    # Not diffusers' own `to`, which warns of modules that want fp32 though there are none.
-    torch.nn.Module.to(pipeline.transformer, device=device, dtype=getattr(torch, PRECISIONS[config.precision]))
-    pipeline.vae.to(device)
-    if config.compile:
-        compile_layers(pipeline.transformer)
-    return pipeline
-
-
 def _labels(config: SampleConfig, pipeline: Any) -> list[int]:
+    from iptv2_diffusion.cli.drawing import named_labels
+
     classes, count = pipeline.num_classes, config.num_samples
-    if not config.classes:
-        count = count or 9
-        return [index * classes // count if count <= classes else index % classes for index in range(count)]
-    named = pipeline.label_ids([int(name) if name.isdecimal() else name for name in config.classes])
-    return [named[index % len(named)] for index in range(count or len(named))]
+    if named := named_labels(config, pipeline):
+        return [named[index % len(named)] for index in range(count or len(named))]
+    count = count or 9
+    return [index * classes // count if count <= classes else index % classes for index in range(count)]
 
 
-def _draw(config: SampleConfig, pipeline: Any, labels: list[int], output: Path) -> None:
+def _draw(config: SampleConfig, models: "Models", labels: list[int], output: Path) -> None:
     """Writes every batch as soon as it is drawn, and the grid at the end."""
+    from PIL import Image
+
+    from iptv2_diffusion.cli.drawing import captions, describe, draw, save_png
     from iptv2_diffusion.pictures import grid
 
-    names = [pipeline.id2label.get(label, f"class {label}").split(",")[0] for label in labels]
-    settings = _settings(config, pipeline)
+    names, settings = captions(models.pipeline, labels), describe(config, models)
     pictures: list[Any] = []
     for start in range(0, len(labels), config.batch_size):
         stop = min(start + config.batch_size, len(labels))
-        pipeline.set_progress_bar_config(desc=f"pictures {start + 1} to {stop} of {len(labels)}")
-        pictures += _draw_batch(config, pipeline, labels[start:stop], config.seed + start)
+        models.pipeline.set_progress_bar_config(desc=f"pictures {start + 1} to {stop} of {len(labels)}")
+        seeds = range(config.seed + start, config.seed + stop)
+        pictures += map(Image.fromarray, draw(config, models, labels[start:stop], seeds))
         for index in range(start, stop):
             own = {"seed": config.seed + index, "label": labels[index], "name": names[index]}
-            _save(pictures[index], output / f"{index:06d}.png", settings | own)
-    _save(grid(pictures, names), output / "grid.png", settings | {"labels": labels})
-
-
-def _draw_batch(config: SampleConfig, pipeline: Any, labels: list[int], seed: int) -> list[Any]:
-    from iptv2_diffusion.rng import derived_generator
-
-    return pipeline(
-        labels,
-        guidance_scale=config.cfg_scale,
-        num_inference_steps=config.steps,
-        generator=[derived_generator(seed + i) for i in range(len(labels))],
-        guidance_channels=config.guidance_channels,
-        guidance_interval=config.guidance_interval,
-        height=config.size,
-        width=config.size,
-    ).images
-
-
-def _settings(config: SampleConfig, pipeline: Any) -> dict[str, Any]:
-    """Everything that went into a picture but its own seed and label; defaults resolved."""
-    from iptv2_diffusion.diffusion.schedule import default_steps
-
-    scheduler = pipeline.scheduler
-    return json.loads(json.dumps(asdict(config), default=str)) | {
-        "ckpt": config.ckpt or "bundled",
-        "steps": config.steps or default_steps(scheduler),
-        "scheduler": type(scheduler).__name__,
-        "scheduler_config": dict(scheduler.config),
-        "device": str(pipeline.device),
-        "version": __version__,
-    }
-
-
-def _save(picture: Any, path: Path, settings: dict[str, Any]) -> None:
-    from PIL.PngImagePlugin import PngInfo
-
-    info = PngInfo()
-    info.add_text(METADATA_KEY, json.dumps(settings))
-    unfinished = path.with_name(f".{path.name}")
-    picture.save(unfinished, format="PNG", pnginfo=info)
-    os.replace(unfinished, path)
+            save_png(pictures[index], output / f"{index:06d}.png", settings | own)
+    save_png(grid(pictures, names), output / "grid.png", settings | {"labels": labels})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The data behind the flags of training: the bundled emoji latents, or a folder of pictures."""
+"""The data behind the flags of training: the bundled emoji latents, shards of latents, or a folder of pictures."""
 
 import hashlib
 import json
@@ -9,10 +9,13 @@ from typing import Any
 
 from iptv2_diffusion.data.emoji import CATEGORIES, held_out_mask
 from iptv2_diffusion.data.image_folder import ImageFolder
+from iptv2_diffusion.data.latent_format import LatentHeader, is_latent_folder
+from iptv2_diffusion.data.latent_shards import LatentShards, open_latents
 from iptv2_diffusion.data.sources import LatentMoments, Pictures, load_moments
 from iptv2_diffusion.diffusion.class_names import class_names
 from iptv2_diffusion.diffusion.latents import LatentCodec, center_crop
 from iptv2_diffusion.diffusion.vae_files import SD_VAE
+from iptv2_diffusion.diffusion.vae_hash import encoder_sha256
 
 EMOJI = Path(__file__).parents[1] / "assets" / "emoji"  # a saved pipeline and the latents it was trained on
 EMOJI_LATENTS = EMOJI / "latents.safetensors"
@@ -25,10 +28,15 @@ def vae_source(recorded: str) -> str:
     return str(EMOJI / "vae") if recorded == BUNDLED_VAE else recorded
 
 
+def recorded_vae(vae: str) -> str:
+    """How a run or shards record the VAE that was asked for: folders by their full path."""
+    return str(Path(vae).resolve()) if Path(vae).is_dir() else vae
+
+
 @dataclass(frozen=True, kw_only=True)
 class GenerationData:
-    training: LatentMoments | Pictures
-    held_out: LatentMoments | None
+    training: LatentMoments | LatentShards | Pictures
+    held_out: LatentMoments | LatentShards | None
     class_names: list[str]
     codec: LatentCodec
     vae: str  # hub id, folder or BUNDLED_VAE
@@ -55,6 +63,9 @@ def bundled_emoji(generation: Any) -> GenerationData:
 
 
 def pictures(root: Path, generation: Any) -> GenerationData:
+    """A folder of pictures for each class, or of shards that were made of them."""
+    if is_latent_folder(root):
+        return latents(root, generation)
     folder = ImageFolder(root, partial(center_crop, size=generation.image_size))
     vae = generation.vae or SD_VAE
     codec = LatentCodec.from_pretrained(vae)
@@ -63,9 +74,41 @@ def pictures(root: Path, generation: Any) -> GenerationData:
         held_out=None,
         class_names=class_names(folder.classes),
         codec=codec,
-        vae=str(Path(vae).resolve()) if Path(vae).is_dir() else vae,
+        vae=recorded_vae(vae),
         content=_digest([str(Path(file).relative_to(root)) for file in folder.files]),
     )
+
+
+def latents(root: Path, generation: Any) -> GenerationData:
+    """Shards of `iptv2-data latents`; ValueError where they do not fit the flags or the VAE."""
+    training, held_out = open_latents(root, mirror=generation.flip)
+    header = training.header
+    vae = generation.vae or header.vae
+    if header.image_size != generation.image_size:
+        raise ValueError(f"expected --image-size {header.image_size}, of the latents, got {generation.image_size}")
+    codec = LatentCodec.from_pretrained(vae_source(vae))
+    _check_vae(header, codec, vae)
+    return GenerationData(
+        training=training,
+        held_out=held_out,
+        class_names=class_names(header.classes),
+        codec=codec,
+        vae=recorded_vae(vae),
+        content=_digest([header.sha256, header.hold_out]),
+    )
+
+
+def _check_vae(header: LatentHeader, codec: LatentCodec, vae: str) -> None:
+    side = header.image_size // codec.factor
+    found = {
+        "scale": (header.scale, codec.scale),
+        "shift": (header.shift, codec.shift),
+        "shape": (header.shape, (codec.channels, side, side)),
+        "hash of the encoder": (header.vae_sha256, encoder_sha256(codec.vae)),
+    }
+    for name, (expected, got) in found.items():
+        if expected != got:
+            raise ValueError(f"the latents were made by the VAE {header.vae}, not {vae}: {name} {expected}, not {got}")
 
 
 def _digest(content: list) -> str:

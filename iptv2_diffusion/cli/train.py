@@ -1,11 +1,12 @@
 """Train a class-conditional latent diffusion model.
 
-With --data-path (one folder of pictures per class) the recipe is that of DiT, which the paper follows. Without one, the
-bundled emoji set is used with a recipe sized for a laptop, printed below. With --task an image restorer is trained
-instead: see train.py --task denoise-color --help.
+With --data-path (one folder of pictures per class, or latents made of them) the recipe is that of DiT, which the paper
+follows. Without one, the bundled emoji set is used with a recipe sized for a laptop, printed below. With --task an
+image restorer is trained instead: see train.py --task denoise-color --help.
 """
 
 import argparse
+import math
 import sys
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -14,8 +15,9 @@ from typing import Any, Literal
 
 from iptv2_diffusion.backbone.config import DENOISERS, preset
 from iptv2_diffusion.cli import train_restoration
-from iptv2_diffusion.cli.common import fields_of, run, say, trainable
+from iptv2_diffusion.cli.common import fields_of, run, say, start_from, trainable
 from iptv2_diffusion.config import add_flags, arg, from_flags
+from iptv2_diffusion.diffusion.dit_sizes import DITS
 from iptv2_diffusion.engine.settings import TrainConfig
 
 EMOJI_RECIPE: dict[str, Any] = {
@@ -33,38 +35,59 @@ EMOJI_RECIPE: dict[str, Any] = {
     "warmup_steps": 100,
     "betas": (0.9, 0.99),
     "clip": 1.0,
-    "ema": 0.999,
+    "ema": ("0.999",),
     "checkpoint_every": 250,
     "keep": 2,
     "validate_every": 200,
     "preview_every": 500,
     "workers": 0,
 }
-LEARNED = ("image_size", "flip", "label_dropout", "prediction", "learned_sigma")  # may not change on resuming
+OBJECTIVE = ("min_snr", "flow_mean", "flow_std")
+LEARNED = (  # may not change on resuming
+    *("image_size", "flip", "label_dropout", "init"),
+    *("prediction", "learned_sigma", *OBJECTIVE),
+)
 SMALL_MEMORY = {"IPTV2-S": {"micro_batch": 4}}  # stays under 6 GB
 
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationConfig:
-    model: str = arg("IPTV2-S", f"one of {', '.join(DENOISERS)}")
-    data_path: Path | None = arg(None, "folder with one folder of pictures per class; none: the bundled emoji")
+    model: str = arg("IPTV2-S", f"one of {', '.join(DENOISERS | DITS)}")
+    init: str | None = arg(None, "start from the weights of this run, checkpoint, pipeline or hub id, where they fit")
+    data_path: Path | None = arg(None, "folder with one of pictures per class, or of latents; none: the bundled emoji")
     vae: str | None = arg(
-        None, "hub id or local folder of a diffusers VAE; none: stabilityai/sd-vae-ft-ema, or the bundled one"
+        None,
+        "hub id or folder of a diffusers VAE; none: that of the latents, stabilityai/sd-vae-ft-ema, or the bundled one",
     )
     image_size: int = arg(256, "pixels a side of the centre crop")
     flip: bool = arg(True, "mirror half of the pictures")
     label_dropout: float = arg(0.1, "share of samples trained without their label, for guidance")
-    prediction: Literal["epsilon", "v_prediction"] = arg("epsilon", "what the network predicts")
-    learned_sigma: bool = arg(True, "learn the variance of the reverse steps, too")
+    prediction: Literal["epsilon", "v_prediction", "flow"] = arg(
+        "epsilon", "what the network predicts: the noise, the velocity v, or that of a rectified flow"
+    )
+    learned_sigma: bool = arg(True, "learn the variance of the reverse steps, too; of a flow there is none")
+    min_snr: float | None = arg(None, "gamma of min-SNR weights for epsilon and v_prediction, 5 for instance; none: 1")
+    flow_mean: float = arg(0.0, "mean of the logit of a flow's times in training")
+    flow_std: float = arg(1.0, "standard deviation of the same")
     gradient_checkpointing: bool = arg(False, "recompute activations in the backward pass to save memory")
     compile: bool = arg(False, "torch.compile every layer")
 
     def __post_init__(self) -> None:
-        preset(DENOISERS, self.model)
+        preset(DENOISERS | DITS, self.model)
         if not 0 <= self.label_dropout <= 1:
             raise ValueError(f"expected --label-dropout from 0 to 1, got {self.label_dropout}")
         if self.image_size < 1:
             raise ValueError(f"expected --image-size of at least 1, got {self.image_size}")
+        if self.min_snr is not None and not 0 < self.min_snr < math.inf:
+            raise ValueError(f"expected --min-snr above 0, got {self.min_snr}")
+        if not (math.isfinite(self.flow_mean) and 0 < self.flow_std < math.inf):
+            raise ValueError(
+                f"expected a finite --flow-mean and --flow-std above 0, got {self.flow_mean} {self.flow_std}"
+            )
+        if self.prediction == "flow" and (self.learned_sigma or self.min_snr is not None):
+            raise ValueError("--prediction flow takes neither --learned-sigma nor --min-snr")
+        if self.prediction != "flow" and (self.flow_mean, self.flow_std) != (0.0, 1.0):
+            raise ValueError("--flow-mean and --flow-std need --prediction flow")
 
 
 def main() -> None:
@@ -90,9 +113,12 @@ def _train() -> None:
     flags = make_parser().parse_args()
     bundled = getattr(flags, "data_path", None) is None
     defaults = dict(EMOJI_RECIPE) if bundled else {}
+    if getattr(flags, "prediction", None) == "flow":
+        defaults["learned_sigma"] = False
     generation = from_flags(GenerationConfig, flags, fields_of(GenerationConfig, defaults))
     defaults |= SMALL_MEMORY.get(generation.model, {}) if bundled else {}
-    defaults |= {"output": Path("runs") / (f"emoji-{generation.model}" if bundled else generation.model)}
+    name = generation.model.replace("/", "-")
+    defaults |= {"output": Path("runs") / (f"emoji-{name}" if bundled else name)}
     config = from_flags(TrainConfig, flags, fields_of(TrainConfig, defaults))
     if bundled:
         say("No --data-path: training on the bundled emoji (4x16x16 latents of 9 categories) with a laptop's recipe.")
@@ -106,17 +132,20 @@ def _fit(generation: GenerationConfig, config: TrainConfig) -> None:
     from accelerate import PartialState
 
     from iptv2_diffusion.cli.sources import bundled_emoji, pictures
+    from iptv2_diffusion.diffusion.objective import make_objective
     from iptv2_diffusion.diffusion.task import GenerationTask
     from iptv2_diffusion.engine import fit
 
     data = (bundled_emoji if generation.data_path is None else partial(pictures, generation.data_path))(generation)
-    model = _model(generation, len(data.class_names), data.codec, config.seed)
+    model = _model(generation, len(data.class_names), data.codec, config)
+    scheduler = _scheduler(generation)
     task = GenerationTask(
         model,
-        _scheduler(generation),
+        scheduler,
         data.codec,
         data.training,
         class_names=data.class_names,
+        objective=make_objective(scheduler.config, **{name: getattr(generation, name) for name in OBJECTIVE}),
         held_out=data.held_out,
         label_dropout=generation.label_dropout,
         seed=config.seed,
@@ -133,7 +162,8 @@ def _fit(generation: GenerationConfig, config: TrainConfig) -> None:
     say(f"{steps} steps done; sample with: python sample.py --ckpt {config.output}")
 
 
-def _model(generation: GenerationConfig, classes: int, codec: Any, seed: int) -> Any:
+def _model(generation: GenerationConfig, classes: int, codec: Any, config: TrainConfig) -> Any:
+    from iptv2_diffusion.cli.load import load_denoiser
     from iptv2_diffusion.diffusion.denoiser import create_denoiser
 
     if generation.image_size % codec.factor:
@@ -147,12 +177,17 @@ def _model(generation: GenerationConfig, classes: int, codec: Any, seed: int) ->
         num_classes=classes,
     )
     checkpointing, compiled = generation.gradient_checkpointing, generation.compile
-    return trainable(create, seed, gradient_checkpointing=checkpointing, compile=compiled)
+    model = trainable(create, config.seed, gradient_checkpointing=checkpointing, compile=compiled)
+    if generation.init is not None and not config.resume:  # a checkpoint brings all weights
+        start_from(model, generation.init, load_denoiser)
+    return model
 
 
 def _scheduler(generation: GenerationConfig) -> Any:
-    from iptv2_diffusion.diffusion.schedule import make_scheduler, paper_scheduler
+    from iptv2_diffusion.diffusion.schedule import flow_scheduler, make_scheduler, paper_scheduler
 
+    if generation.prediction == "flow":
+        return flow_scheduler()
     config = dict(paper_scheduler().config) | {"prediction_type": generation.prediction}
     return make_scheduler("ddpm", config, learned_sigma=generation.learned_sigma)
 

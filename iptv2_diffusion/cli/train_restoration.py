@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from iptv2_diffusion.cli.common import fields_of, run, say, trainable
+from iptv2_diffusion.cli.common import fields_of, run, say, start_from, trainable
 from iptv2_diffusion.cli.restoration_config import RestorationConfig
 from iptv2_diffusion.config import add_flags, from_flags
 from iptv2_diffusion.engine.settings import TrainConfig
@@ -27,7 +27,7 @@ PAPER: dict[str, Any] = {  # Section 4, implementation details
     "weight_decay": 1e-4,
     # The paper does not say; we clip as Restormer, whose recipe it follows, and average as BasicSR.
     "clip": 0.01,
-    "ema": 0.999,
+    "ema": ("0.999",),
 }
 # May not change on resuming.
 LEARNED = ("task", "hold_out", "loss", "mixup", "init")
@@ -86,6 +86,7 @@ def _fit(restoration: RestorationConfig, config: TrainConfig) -> None:
 
     data = restoration_data(restoration)
     model = _model(restoration, config.seed)
+    _check_patches(config, model.config["window"])
     task = RestorationTask(
         model,
         data.training,
@@ -113,12 +114,20 @@ def _fit(restoration: RestorationConfig, config: TrainConfig) -> None:
     say(f"{steps} steps done; restore with: iptv2-restore PICTURE --ckpt {config.output} --output restored")
 
 
+def _check_patches(config: TrainConfig, window: int) -> None:
+    """Displaced windows take part in maps that are larger than one; several processes wait for every gradient."""
+    smallest = min(stage.size or 0 for stage in config.plan)
+    if smallest <= window:
+        raise ValueError(f"--stages: expected patches of more than {window} pixels, the window, got {smallest}")
+
+
 def _model(restoration: RestorationConfig, seed: int) -> Any:
     checkpointing, compiled = restoration.gradient_checkpointing, restoration.compile
     return trainable(partial(_create, restoration), seed, gradient_checkpointing=checkpointing, compile=compiled)
 
 
 def _create(restoration: RestorationConfig) -> Any:
+    from iptv2_diffusion.cli.load import load_restorer
     from iptv2_diffusion.restoration.restorer import create_restorer
 
     spec = TASKS[restoration.task]
@@ -130,17 +139,8 @@ def _create(restoration: RestorationConfig) -> Any:
         task=restoration.task,
     )
     if restoration.init is not None:
-        _initialise(model, restoration.init)
+        start_from(model, restoration.init, load_restorer)
     return model
-
-
-def _initialise(model: Any, source: str) -> None:
-    from iptv2_diffusion.cli.restore import load_restorer
-    from iptv2_diffusion.restoration.initialise import initialise
-
-    missing = initialise(model, load_restorer(source).unfuse())
-    others = f"; {len(missing)} tensors start afresh: {', '.join(missing)}" if missing else ""
-    say(f"Starting from {source}{others}")
 
 
 def _rehearse(task: Any, config: TrainConfig) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from iptv2_diffusion.data.matlab import open_v73, save_v5
+from iptv2_diffusion.data.matlab import cells, open_v73, save_v5
 
 HOME = "https://noise.visinf.tu-darmstadt.de"
 PICTURES, BOXES = 50, 20
@@ -75,8 +75,7 @@ def _read_corners(path: Path, pictures: int, boxes: int) -> np.ndarray:
     """(pictures, boxes, 4) int64: top, left, bottom, right; from 0, the last two excluded."""
     with open_v73(path) as file:
         try:
-            references = np.ravel(file["info/boundingboxes"])  # a cell array: one reference for each picture
-            corners = np.stack([np.asarray(file[reference]).T for reference in references]).astype(np.int64)
+            corners = np.stack(cells(file, file["info/boundingboxes"])).astype(np.int64)  # one cell for each picture
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"expected bounding boxes (info/boundingboxes) in {path}: {error}") from None
     if corners.shape != (pictures, boxes, 4):

@@ -10,6 +10,7 @@ depend on what else can be decoded, and checking a million files before the firs
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,9 +51,16 @@ def read_rgb(path: str | Path) -> Image.Image:
 
     ValueError naming the file where it cannot be decoded.
     """
+    with opened(path) as picture:
+        return to_rgb(picture)
+
+
+@contextmanager
+def opened(path: str | Path) -> Iterator[Image.Image]:
+    """Errors in the block, too, become ValueError with the name of the file: only asking for pixels decodes them."""
     try:
         with Image.open(path) as picture:
-            return _to_rgb(ImageOps.exif_transpose(picture))
+            yield picture
     except Exception as error:  # bad bytes raise more than OSError: ValueError, SyntaxError, DecompressionBombError
         raise ValueError(f"cannot read {path} as a picture: {error}") from error
 
@@ -101,14 +109,14 @@ def _refuse_empty(root: Path, classes: list[str]) -> None:
         )
 
 
-def _to_rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode.startswith("I"):
-        return _from_16_bit(picture).convert("RGB")
-    if picture.mode == "F":
+def to_rgb(picture: Image.Image) -> Image.Image:
+    """What `read_rgb` gives, of a picture that is opened."""
+    upright = ImageOps.exif_transpose(picture)
+    if upright.mode.startswith("I"):
+        return _from_16_bit(upright).convert("RGB")
+    if upright.mode == "F":
         raise ValueError("expected 8 or 16 bits per channel, it holds floating-point numbers")
-    if not picture.has_transparency_data:
-        return picture.convert("RGB")
-    return on_white(picture)
+    return on_white(upright) if upright.has_transparency_data else upright.convert("RGB")
 
 
 def on_white(picture: Image.Image) -> Image.Image:

@@ -6,8 +6,6 @@ restoration beside the pixels: transparency, EXIF, ICC profile. Of several frame
 """
 
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageFile, ImageOps
 from PIL.TiffImagePlugin import TiffImageFile
 
-from iptv2_diffusion.data.image_folder import read_rgb
+from iptv2_diffusion.data.image_folder import opened, to_rgb
 from iptv2_diffusion.data.image_writers import ENCODERS, EXIF_PREFIX, write_bytes
 
 BITS_PER_SAMPLE, ORIENTATION, PLANAR_CONFIGURATION = 0x0102, 0x0112, 0x011C  # TIFF and EXIF tags
@@ -53,12 +51,11 @@ def read_pixels(path: str | Path, *, gray: bool = False) -> np.ndarray:
     and the same formula for 16 bits. (Other libraries' conversions differ by 1 here and there.)
     ValueError naming the file where it cannot be decoded.
     """
-    with _opened(path) as picture:
-        deep = _has_16_bits(picture)
-    if not deep:
-        rgb = read_rgb(path)
-        return np.array(rgb.convert("L"))[..., None] if gray else np.array(rgb)
-    photo = read_photo(path)
+    with opened(path) as picture:
+        if not _has_16_bits(picture):
+            rgb = to_rgb(picture)
+            return np.array(rgb.convert("L"))[..., None] if gray else np.array(rgb)
+        photo = _photo(path, picture)
     pixels = photo.pixels if photo.alpha is None else _on_white(photo.pixels, photo.alpha)
     if gray:
         return pixels if pixels.shape[2] == 1 else _luma(pixels)
@@ -67,18 +64,8 @@ def read_pixels(path: str | Path, *, gray: bool = False) -> np.ndarray:
 
 def read_photo(path: str | Path) -> Photo:
     """Gray stays gray; palettes, CMYK and the like become RGB. ValueError naming the file that cannot be decoded."""
-    with _opened(path) as picture:
-        deep, raw_mode = _has_16_bits(picture), _raw_mode(picture)  # before anything loads it
-        icc, exif = picture.info.get("icc_profile"), _exif(picture)
-        planes = _planes_16(path, picture, raw_mode) if deep else _planes_8(picture)
-        colours = 1 if planes.shape[2] < 3 else 3
-        return Photo(
-            pixels=np.ascontiguousarray(planes[..., :colours]),
-            alpha=np.ascontiguousarray(planes[..., -1]) if planes.shape[2] > colours else None,
-            exif=exif,
-            icc=icc,
-            format="JPEG" if picture.format == "MPO" else picture.format or "PNG",
-        )
+    with opened(path) as picture:
+        return _photo(path, picture)
 
 
 def write_photo(path: str | Path, photo: Photo, *, overwrite: bool = False) -> None:
@@ -118,14 +105,19 @@ def _check(path: Path, photo: Photo, kind: str) -> None:
         raise ValueError(f"{path}: JPEG holds no transparency; PNG, TIFF and WEBP do")
 
 
-@contextmanager
-def _opened(path: str | Path) -> Iterator[Image.Image]:
-    """Errors in the block, too, get the name of the file: a picture is decoded only when its pixels are asked for."""
-    try:
-        with Image.open(path) as picture:
-            yield picture
-    except Exception as error:  # bad bytes raise more than OSError
-        raise ValueError(f"cannot read {path} as a picture: {error}") from error
+def _photo(path: str | Path, picture: Image.Image) -> Photo:
+    """Of a picture that is opened and not loaded yet."""
+    deep, raw_mode = _has_16_bits(picture), _raw_mode(picture)
+    icc, exif = picture.info.get("icc_profile"), _exif(picture)
+    planes = _planes_16(path, picture, raw_mode) if deep else _planes_8(picture)
+    colours = 1 if planes.shape[2] < 3 else 3
+    return Photo(
+        pixels=np.ascontiguousarray(planes[..., :colours]),
+        alpha=np.ascontiguousarray(planes[..., -1]) if planes.shape[2] > colours else None,
+        exif=exif,
+        icc=icc,
+        format="JPEG" if picture.format == "MPO" else picture.format or "PNG",
+    )
 
 
 def _has_16_bits(picture: Image.Image) -> bool:

@@ -7,8 +7,9 @@ that the blurred picture lies where the sharp one does.
 import math
 from pathlib import Path
 
-import numpy as np
 import torch
+
+from iptv2_diffusion.data.matlab import cells, is_cell_array, open_v73
 
 STEPS = 1024  # instants of an exposure
 MOST_STROKES = 4  # stretches of smooth movement between jerks of the hand
@@ -67,23 +68,14 @@ def load_kernels(path: str | Path) -> tuple[torch.Tensor, ...]:
     """Measured kernels, such as Levin et al.'s eight (CVPR 2009): a MATLAB 7.3 file with one cell array of kernels.
 
     They are divided by their sums and otherwise left as they are. ValueError where the file holds anything else,
-    FileNotFoundError where there is none.
+    FileNotFoundError where there is none, OSError where the package that reads it is missing.
     """
-    try:
-        import h5py
-    except ImportError as error:
-        raise ImportError("reading blur kernels from a MATLAB file needs h5py: pip install h5py") from error
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"expected a MATLAB file of blur kernels, found no file {path}")
-    if not h5py.is_hdf5(path):
-        raise ValueError(f"expected blur kernels in a MATLAB 7.3 (HDF5) file, {path} is in another format")
-    with h5py.File(path) as file:
-        cells = [item for item in file.values() if isinstance(item, h5py.Dataset) and item.dtype == h5py.ref_dtype]
-        if len(cells) != 1:
-            raise ValueError(f"expected one cell array of kernels in {path}, found {len(cells)}")
-        items = [file[reference] for reference in cells[0][()].flat]
-        arrays = [np.asarray(item[()] if isinstance(item, h5py.Dataset) else ()) for item in items]
-    return tuple(_normalised(torch.tensor(array.T, dtype=torch.float64), path) for array in arrays)
+    with open_v73(Path(path)) as file:
+        found = [entry for entry in file.values() if is_cell_array(entry)]
+        if len(found) != 1:
+            raise ValueError(f"expected one cell array of kernels in {path}, found {len(found)}")
+        arrays = cells(file, found[0])
+    return tuple(_normalised(torch.tensor(array, dtype=torch.float64), path) for array in arrays)
 
 
 def _normalised(kernel: torch.Tensor, path: str | Path) -> torch.Tensor:

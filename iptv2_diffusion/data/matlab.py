@@ -8,6 +8,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from iptv2_diffusion.data.image_writers import write_bytes
 
 
@@ -28,12 +30,24 @@ def load_v5(path: Path, variable: str) -> Any:
 def open_v73(path: Path) -> Any:
     """An open `h5py.File`; arrays have MATLAB's axes in reverse. ValueError naming a file that is none."""
     h5py = _optional("h5py")
+    if not path.is_file():
+        raise FileNotFoundError(f"expected a MATLAB file (v7.3), found no file {path}")
     try:
         return h5py.File(path, "r")
-    except FileNotFoundError:
-        raise
     except OSError as error:
         raise ValueError(f"cannot read {path} as a MATLAB file (v7.3): {error}") from error
+
+
+def is_cell_array(entry: Any) -> bool:
+    """Whether an entry of an `open_v73` file is one: an array of references."""
+    h5py = _optional("h5py")
+    return isinstance(entry, h5py.Dataset) and h5py.check_ref_dtype(entry.dtype) is not None
+
+
+def cells(file: Any, array: Any) -> list[np.ndarray]:
+    """Of a cell array of an `open_v73` file, with MATLAB's axes; a cell that is no array comes as an empty one."""
+    entries = [file[reference] for reference in np.ravel(array)]
+    return [np.asarray(entry[()] if hasattr(entry, "dtype") else ()).T for entry in entries]
 
 
 def save_v5(path: Path, variables: dict[str, Any], *, overwrite: bool = False) -> None:

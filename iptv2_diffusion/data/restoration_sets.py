@@ -6,16 +6,16 @@ or as `iptv2-data prepare` has cut it. The numbers of pictures are checked. Noth
 
 from pathlib import Path
 
+from iptv2_diffusion.data.dnd import HOME as DND
 from iptv2_diffusion.data.dnd import DndPatches
 from iptv2_diffusion.data.pairs import PairedPictures, PictureList
 from iptv2_diffusion.data.set_layouts import Layout, SetSpec, find_pairs, find_pictures, locate
+from iptv2_diffusion.data.sidd import HOME as SIDD
 from iptv2_diffusion.data.sidd import SiddBlocks
 from iptv2_diffusion.data.tiles import INDEX, open_tiles
 
 GOPRO = "https://seungjunnah.github.io/Datasets/gopro"
 HIDE = "https://github.com/joanshen0508/HA_deblur"
-SIDD = "https://abdokamel.github.io/sidd"
-DND = "https://noise.visinf.tu-darmstadt.de"
 DPDD = "https://github.com/Abdullah-Abuolaim/defocus-deblurring-dual-pixel"
 RAIN = "https://github.com/swz30/Restormer/tree/main/Deraining"
 DNCNN = "https://github.com/cszn/DnCNN/tree/master/testsets"

@@ -12,6 +12,9 @@ from torch import nn
 
 from iptv2_diffusion.backbone.config import DENOISERS, BackboneConfig, preset
 from iptv2_diffusion.backbone.u_shape import UShape
+from iptv2_diffusion.diffusion.dit import DiTDenoiser
+from iptv2_diffusion.diffusion.dit_sizes import DITS
+from iptv2_diffusion.diffusion.inputs import check_inputs
 from iptv2_diffusion.layers.conv import INITS, Conv
 from iptv2_diffusion.layers.embedding import LabelEmbedding, TimestepEmbedding
 from iptv2_diffusion.layers.norm import BareNorm
@@ -70,8 +73,8 @@ class IPTV2Transformer2DModel(ModelMixin, ConfigMixin, Fusable):
         self.label_embedding = LabelEmbedding(num_classes, cond_dim)
         self.backbone = UShape(config)
         self.head_norm = BareNorm()
-        self.head_modulation = zero_linear(cond_dim, 2 * 2 * width)
-        self.head = Conv(2 * width, out_channels, 3, init=INITS["xavier"])
+        self.head_modulation = zero_linear(cond_dim, 2 * config.out_width)
+        self.head = Conv(config.out_width, out_channels, 3, init=INITS["xavier"])
         nn.init.zeros_(self.head.weight)
 
     @property
@@ -90,25 +93,12 @@ class IPTV2Transformer2DModel(ModelMixin, ConfigMixin, Fusable):
         return_dict: bool = True,
     ) -> Transformer2DModelOutput | tuple[torch.Tensor]:
         """`timestep`: a scalar or (B,), in steps of the training schedule; `class_labels`: (B,), null_label included."""
-        timestep = torch.as_tensor(timestep, device=hidden_states.device)
-        self._check(hidden_states, timestep, class_labels)
-        cond = F.silu(self._condition(hidden_states, timestep, class_labels))
+        timestep = check_inputs(hidden_states, timestep, class_labels, self.config["in_channels"])
+        cond = F.silu(self.time_embedding(timestep) + self.label_embedding(class_labels))
         x = self.backbone(self.stem(hidden_states), cond)
         shift, scale = self.head_modulation(cond)[:, :, None, None].chunk(2, dim=1)
         sample = self.head(modulate(self.head_norm(x), shift, scale)).contiguous()
         return Transformer2DModelOutput(sample=sample) if return_dict else (sample,)
-
-    def _condition(self, x: torch.Tensor, timestep: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return self.time_embedding(timestep.expand(len(x))) + self.label_embedding(labels)
-
-    def _check(self, x: torch.Tensor, timestep: torch.Tensor, labels: torch.Tensor) -> None:
-        channels = self.config["in_channels"]
-        if x.ndim != 4 or x.shape[1] != channels:
-            raise ValueError(f"expected latents (B, {channels}, H, W), got {tuple(x.shape)}")
-        if timestep.ndim and timestep.shape not in ((1,), x.shape[:1]):
-            raise ValueError(f"expected a timestep, or one for each of {len(x)} latents, got {tuple(timestep.shape)}")
-        if labels.shape != x.shape[:1]:
-            raise ValueError(f"expected one class label for each of {len(x)} latents, got shape {tuple(labels.shape)}")
 
 
 def _half(size: int) -> int:
@@ -116,9 +106,13 @@ def _half(size: int) -> int:
     return 1 << max(1, (size // 2).bit_length() - 1)
 
 
-def create_denoiser(name: str = "IPTV2-S", **overrides: Any) -> IPTV2Transformer2DModel:
-    """One of the presets, randomly initialised; any argument of the model can be overridden."""
-    return IPTV2Transformer2DModel(**(preset(DENOISERS, name) | overrides))
+def create_denoiser(name: str = "IPTV2-S", **overrides: Any) -> Any:
+    """One of the presets, randomly initialised; any argument of the model can be overridden.
+
+    An `IPTV2Transformer2DModel`, or a `DiTDenoiser` where the name is one of DiT's.
+    """
+    model_class: Any = DiTDenoiser if name in DITS else IPTV2Transformer2DModel
+    return model_class(**(preset(DENOISERS | DITS, name) | overrides))
 
 
 IPTV2Transformer2DModel.__module__ = "iptv2_diffusion"  # what saved pipelines record, so that files may move

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from iptv2_diffusion.errors import first_line
+
 
 def load_fitting(model_class: Any, source: str | Path, kind: str, **options: Any) -> Any:
     """`model_class.from_pretrained` of safetensors; `kind` names the model in errors.
@@ -22,7 +24,3 @@ def load_fitting(model_class: Any, source: str | Path, kind: str, **options: Any
             f"{len(keys)} keys differ, first {keys[0]}"
         )
     return model
-
-
-def first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

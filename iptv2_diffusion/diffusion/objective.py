@@ -9,50 +9,58 @@ recipe of ADM with plain MSE and of DiT. So is treating latents as 8-bit pixels 
 Tables are computed in float64 and kept as float32. With a_t = 1 - beta_t and A_t = a_1 ... a_t:
     z_t = sqrt(A_t) z_0 + sqrt(1 - A_t) noise
     v   = sqrt(A_t) noise - sqrt(1 - A_t) z_0
+    SNR = A_t / (1 - A_t)
 """
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from iptv2_diffusion.diffusion.schedule import check_prediction_type, make_scheduler
+from iptv2_diffusion.diffusion.flow import FlowObjective
+from iptv2_diffusion.diffusion.schedule import check_prediction_type, is_flow, make_scheduler
+from iptv2_diffusion.diffusion.terms import LossTerms, squared_error
 
 HALF_LEVEL = 1 / 255  # half the distance of two 8-bit levels in [-1, 1]
 EDGE = 0.999  # beyond it a value counts as level 0 or 255, whose bin is open
 SMALLEST_PROBABILITY = 1e-12
 
 
-class LossTerms(NamedTuple):
-    """Both (B,) float32. `bound` is in bits per dimension, and zero where the variance is not learned."""
-
-    simple: Tensor
-    bound: Tensor
-
-    @property
-    def total(self) -> Tensor:
-        return self.simple + self.bound
-
-
 class DiffusionObjective(nn.Module):
-    """The loss for the noise schedule and `prediction_type` of a diffusers scheduler's `config`."""
+    """The loss for the noise schedule and `prediction_type` of a diffusers scheduler's `config`.
+
+    With `min_snr`, gamma, the squared error of a sample counts for no more than an error of z_0 at SNR gamma would
+    (Hang et al. 2023): min(SNR, gamma) / SNR for the noise, min(SNR, gamma) / (SNR + 1) for v. The bound is not
+    weighted. None: everything counts for 1.
+    """
 
     sqrt_alphas_cumprod: Tensor
     sqrt_one_minus_alphas_cumprod: Tensor
     mean_gap: Tensor
     log_beta: Tensor
     log_posterior_variance: Tensor
+    weight: Tensor
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
+    def __init__(self, config: Mapping[str, Any], *, min_snr: float | None = None) -> None:
         super().__init__()
         check_prediction_type(config)
         self.prediction_type = config.get("prediction_type", "epsilon")
         betas = make_scheduler("ddpm", config, learned_sigma=True).betas.double()
         self.num_timesteps = len(betas)
-        for name, table in _tables(betas, self.prediction_type).items():
+        tables = _tables(betas, self.prediction_type) | {"weight": _weight(betas, self.prediction_type, min_snr)}
+        for name, table in tables.items():
             self.register_buffer(name, table.float(), persistent=False)
+
+    def draw(self, generator: torch.Generator) -> Tensor:
+        """A timestep of training, 0-d int64."""
+        return self.draw_in_part(0, 1, generator)
+
+    def draw_in_part(self, part: int, parts: int, generator: torch.Generator) -> Tensor:
+        """A timestep from one of equal parts of the schedule, uniformly."""
+        low, high = (self.num_timesteps * i // parts for i in (part, part + 1))
+        return low + torch.randint(high - low, (), generator=generator)
 
     def add_noise(self, z: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """z_t for clean latents z (B, C, H, W) and timesteps t (B,) in 0..num_timesteps - 1."""
@@ -74,11 +82,11 @@ class DiffusionObjective(nn.Module):
         if output.shape[1] not in (channels, 2 * channels):
             raise ValueError(f"expected {channels} or {2 * channels} output channels, got {output.shape[1]}")
         output, z, noise = output.float(), z.float(), noise.float()
-        error = output[:, :channels] - self.target(z, noise, t)
-        simple = error.square().flatten(1).mean(1)
+        prediction, target = output[:, :channels], self.target(z, noise, t)
+        simple, weight = squared_error(prediction, target), self.weight[t]
         if output.shape[1] == channels:
-            return LossTerms(simple, torch.zeros_like(simple))
-        return LossTerms(simple, self._bound(error.detach(), output[:, channels:], z, t))
+            return LossTerms(simple, torch.zeros_like(simple), weight)
+        return LossTerms(simple, self._bound((prediction - target).detach(), output[:, channels:], z, t), weight)
 
     def _bound(self, error: Tensor, variance: Tensor, z: Tensor, t: Tensor) -> Tensor:
         """The term of the variational bound at t: a divergence of Gaussians, or at t = 0 a likelihood."""
@@ -88,6 +96,20 @@ class DiffusionObjective(nn.Module):
         divergence = gaussian_kl(gap, lower, log_variance)
         nats = torch.where((t == 0)[:, None, None, None], discretised_nll(z, gap, log_variance), divergence)
         return nats.flatten(1).mean(1) / math.log(2)
+
+
+Objective = DiffusionObjective | FlowObjective
+
+
+def make_objective(
+    config: Mapping[str, Any], *, min_snr: float | None = None, flow_mean: float = 0.0, flow_std: float = 1.0
+) -> Objective:
+    """The objective for a scheduler's `config`; `flow_mean` and `flow_std` are those of the logit of flow's times."""
+    if not is_flow(config):
+        return DiffusionObjective(config, min_snr=min_snr)
+    if min_snr is not None:
+        raise ValueError("min-SNR weights are for epsilon and v_prediction, not for a flow")
+    return FlowObjective(config, mean=flow_mean, std=flow_std)
 
 
 def gaussian_kl(gap: Tensor, log_variance1: Tensor, log_variance2: Tensor) -> Tensor:
@@ -140,6 +162,15 @@ def _tables(betas: Tensor, prediction_type: str) -> dict[str, Tensor]:
         "log_beta": betas.log(),
         "log_posterior_variance": posterior_variance.log(),
     }
+
+
+def _weight(betas: Tensor, prediction_type: str, gamma: float | None) -> Tensor:
+    """Of the squared error, for each t. That of z_0 is min(SNR, gamma); the forms for noise and v follow from it."""
+    if gamma is None:
+        return torch.ones_like(betas)
+    cumprod = (1 - betas).cumprod(0)
+    snr = cumprod / (1 - cumprod)
+    return (gamma / snr).clamp(max=1) if prediction_type == "epsilon" else snr.clamp(max=gamma) / (snr + 1)
 
 
 def _rows(table: Tensor, t: Tensor) -> Tensor:

@@ -18,13 +18,17 @@ from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 from torch import Tensor
 
+from iptv2_diffusion.diffusion.caching import cached_features, check_caching
 from iptv2_diffusion.diffusion.class_names import find_class, imagenet_id2label, names_of
 from iptv2_diffusion.diffusion.guidance import Denoise, check_guidance, check_guidance_channels, guided
 from iptv2_diffusion.diffusion.latents import Generators, LatentCodec, check_generators
 from iptv2_diffusion.diffusion.schedule import (
     check_steps,
     default_steps,
+    initial_std,
     keeps_learned_variance,
+    model_input,
+    set_timesteps,
     without_channel_cut,
 )
 
@@ -138,6 +142,8 @@ class IPTV2Pipeline(DiffusionPipeline):
         return_dict: bool = True,
         guidance_channels: int | None = None,
         guidance_interval: tuple[float, float] | None = None,
+        guide_transformer: Any = None,
+        cache_interval: int = 1,
         callback_on_step_end: StepCallback | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         height: int | None = None,
@@ -148,29 +154,35 @@ class IPTV2Pipeline(DiffusionPipeline):
         `num_inference_steps=None` takes the scheduler's usual number, 250 for DDPM. A list of generators holds one
         per image, from which all of its noise comes: the image is then the same whatever the others in its batch.
         `latents` is unscaled noise (B, C, h, w). `guidance_channels=3` is DiT's guidance; `guidance_interval` limits
-        guidance to timesteps t with low <= t / num_train_timesteps <= high. `height` and `width` are in pixels, None
-        for the size the model was made for. The callback gets (pipeline, step, t, tensors) and returns the tensors.
+        guidance to timesteps t with low <= t / num_train_timesteps <= high. `guide_transformer`, a worse model of the
+        same classes, latents and noise schedule, on the same device, guides in the place of the null label (see
+        `guidance`). With a `cache_interval` of N the inner levels of a U-shaped transformer run on one step of N only
+        (see `caching`). `height` and `width` are in pixels, None for the size the model was made for. The callback
+        gets (pipeline, step, t, tensors) and returns the tensors.
         """
         labels = torch.tensor(self.label_ids(class_labels), device=self._execution_device)
         scheduler = without_channel_cut(self.scheduler)
         steps = default_steps(scheduler) if num_inference_steps is None else num_inference_steps
-        shape = self._latent_shape(len(labels), height, width)
+        shape = self.latent_shape(len(labels), height, width)
         check_guidance(guidance_scale, guidance_interval)
         check_guidance_channels(guidance_channels, shape[1])
         self.check_inputs(scheduler, steps, shape, generator, latents, output_type, callback_on_step_end_tensor_inputs)
+        self.check_models(guide_transformer, cache_interval)
 
-        scheduler.set_timesteps(steps, device=self._execution_device)
+        set_timesteps(scheduler, steps, self._execution_device)
         denoise = guided(
-            self._predict,
+            _predictor(self.transformer),
             labels,
             self.null_label,
             guidance_scale,
             channels=guidance_channels,
             interval=guidance_interval,
+            guide=None if guide_transformer is None else _predictor(guide_transformer),
             num_train_timesteps=scheduler.config.num_train_timesteps,
         )
-        noise = self.prepare_latents(shape, generator, latents) * scheduler.init_noise_sigma
-        samples = self._sample(denoise, scheduler, noise, generator, callback_on_step_end)
+        noise = self.prepare_latents(shape, generator, latents) * initial_std(scheduler)
+        with cached_features(self._models(guide_transformer), cache_interval):
+            samples = self._sample(denoise, scheduler, noise, generator, callback_on_step_end)
         images = OUTPUTS[output_type](LatentCodec(self.vae), samples)
         self.maybe_free_model_hooks()
         return ImagePipelineOutput(images=images) if return_dict else (images,)
@@ -220,7 +232,7 @@ class IPTV2Pipeline(DiffusionPipeline):
         options = {"generator": generator} if "generator" in inspect.signature(scheduler.step).parameters else {}
         progress: Any = self.progress_bar
         for index, t in enumerate(progress(scheduler.timesteps)):
-            prediction = denoise(scheduler.scale_model_input(latents, t), t)
+            prediction = denoise(model_input(scheduler, latents, t), t)
             if not keeps_variance:
                 prediction = prediction[:, : latents.shape[1]]
             latents = scheduler.step(prediction, t, latents, **options).prev_sample
@@ -228,8 +240,18 @@ class IPTV2Pipeline(DiffusionPipeline):
                 latents = callback(self, index, t, {"latents": latents}).get("latents", latents)
         return latents
 
-    def _predict(self, latents: Tensor, t: Tensor, labels: Tensor) -> Any:
-        return self.transformer(latents.to(self.transformer.dtype), t, labels)
+    def _models(self, guide: Any) -> list[Any]:
+        """Whatever predicts."""
+        return [self.transformer] if guide is None else [self.transformer, guide]
+
+    def check_models(self, guide: Any, cache_interval: int) -> None:
+        """ValueError unless the guide, if any, fits the transformer, and both the interval of the cache."""
+        models = self._models(guide)
+        for name in ("in_channels", "num_classes"):
+            own, others = (model.config[name] for model in (models[0], models[-1]))
+            if own != others:
+                raise ValueError(f"expected a guide with {name} {own}, as the transformer, got {others}")
+        check_caching(models, cache_interval)
 
     def label_ids(self, class_labels: Labels) -> list[int]:
         """The ids of labels given as ids or names; ValueError for those that do not exist."""
@@ -242,7 +264,7 @@ class IPTV2Pipeline(DiffusionPipeline):
             raise ValueError(f"class labels must be 0 to {self.num_classes - 1}, got {wrong}")
         return ids
 
-    def _latent_shape(self, batch: int, height: int | None, width: int | None) -> tuple[int, int, int, int]:
+    def latent_shape(self, batch: int, height: int | None, width: int | None) -> tuple[int, int, int, int]:
         config, factor = self.transformer.config, LatentCodec(self.vae).factor
         sides = [config.sample_size * factor if side is None else side for side in (height, width)]
         multiple = factor * self.transformer.size_multiple
@@ -252,6 +274,10 @@ class IPTV2Pipeline(DiffusionPipeline):
                 f"{self.transformer.size_multiple} of the transformer, got {sides}"
             )
         return batch, config.in_channels, sides[0] // factor, sides[1] // factor
+
+
+def _predictor(transformer: Any) -> Callable[[Tensor, Tensor, Tensor], Any]:
+    return lambda latents, t, labels: transformer(latents.to(transformer.dtype), t, labels)
 
 
 def _check_names(id2label: Mapping, num_classes: int) -> None:

@@ -3,18 +3,26 @@
 A scheduler here is a noise schedule (the betas the model was trained with, and what it predicts) plus a way to step
 through it. `make_scheduler` carries over the first and sets every option of the second itself: `from_config` between
 diffusers schedulers would carry over traps, too (clipping to [-1, 1], "leading" spacing, a variance type that makes
-DPM-Solver++ cut its input to three channels).
+DPM-Solver++ cut its input to three channels). A rectified flow has no betas, and samplers of its own: "flow".
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.schedulers.scheduling_ddpm_parallel import DDPMParallelScheduler
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
+from torch import Tensor
+
+from iptv2_diffusion.errors import first_line
 
 NOISE_SCHEDULE_KEYS = (
     "num_train_timesteps",
@@ -24,6 +32,7 @@ NOISE_SCHEDULE_KEYS = (
     "trained_betas",
     "rescale_betas_zero_snr",
     "prediction_type",
+    "shift",  # of a flow's times toward noise
 )
 LEARNED_VARIANCE = ("learned", "learned_range")
 PREDICTION_TYPES = ("epsilon", "v_prediction")
@@ -71,6 +80,7 @@ SCHEDULERS: dict[str, SchedulerChoice] = {
         options={"final_sigmas_type": "zero", "timestep_spacing": "linspace"},
         steps=50,
     ),
+    "flow": SchedulerChoice(scheduler=FlowMatchEulerDiscreteScheduler, options={}, steps=50),  # Euler's method
 }
 
 
@@ -92,13 +102,56 @@ def make_scheduler(name: str, config: Mapping[str, Any], *, learned_sigma: bool)
     """The sampler `name` for a model trained with the noise schedule of `config` (any diffusers scheduler's config).
 
     Only "ddpm" uses a learned variance; with `learned_sigma=False` it takes the posterior's ("fixed_small").
+    ValueError for "flow" with a model that is none, and for everything else with one that is.
     """
     check_scheduler_name(name)
     check_prediction_type(config)
+    if is_flow(config) and name != "flow":
+        raise ValueError(f"the model is a rectified flow: expected the scheduler flow, got {name}")
+    if name == "flow" and not is_flow(config):
+        raise ValueError("the model is no rectified flow: expected a scheduler other than flow")
     options = {key: config[key] for key in NOISE_SCHEDULE_KEYS if key in config} | dict(SCHEDULERS[name].options)
     if name == "ddpm":
         options["variance_type"] = "learned_range" if learned_sigma else "fixed_small"
     return SCHEDULERS[name].scheduler(**options)
+
+
+def flow_scheduler() -> FlowMatchEulerDiscreteScheduler:
+    """Of a rectified flow whose times are not shifted."""
+    return FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=1.0)
+
+
+def is_flow(config: Mapping[str, Any]) -> bool:
+    """Whether a scheduler's config is that of a rectified flow: none of the others shifts its times."""
+    return "shift" in config
+
+
+def load_scheduler(folder: Path) -> Any:
+    """The scheduler that was saved there, one of the table's classes; ValueError for anything else."""
+    classes: dict[str, Any] = {choice.scheduler.__name__: choice.scheduler for choice in SCHEDULERS.values()}
+    try:
+        name = json.loads((folder / "scheduler_config.json").read_text(encoding="utf-8"))["_class_name"]
+        return classes[name].from_pretrained(folder)
+    except Exception as error:  # diffusers raises many kinds
+        raise ValueError(f"cannot load the scheduler in {folder}: {first_line(error)}") from error
+
+
+def set_timesteps(scheduler: Any, steps: int, device: torch.device) -> None:
+    """In place. By itself a flow scheduler would spend its last step on the way from t = 1 to 0 of 1000."""
+    if is_flow(scheduler.config):
+        scheduler.set_timesteps(sigmas=np.linspace(1, 1 / steps, steps).tolist(), device=device)
+    else:
+        scheduler.set_timesteps(steps, device=device)
+
+
+def initial_std(scheduler: Any) -> float:
+    """Of the noise that sampling starts from."""
+    return 1.0 if is_flow(scheduler.config) else float(scheduler.init_noise_sigma)
+
+
+def model_input(scheduler: Any, latents: Tensor, t: Tensor) -> Tensor:
+    """What the network gets; a flow scheduler has no scaling of its own."""
+    return latents if is_flow(scheduler.config) else scheduler.scale_model_input(latents, t)
 
 
 def keeps_learned_variance(scheduler: Any) -> bool:

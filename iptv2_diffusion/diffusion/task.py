@@ -6,6 +6,7 @@ everything else from (seed, position).
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,10 +15,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from iptv2_diffusion.diffusion.denoiser import IPTV2Transformer2DModel
+from iptv2_diffusion.diffusion.dit import DiTDenoiser
 from iptv2_diffusion.diffusion.latents import LatentCodec
-from iptv2_diffusion.diffusion.objective import DiffusionObjective, drop_labels
+from iptv2_diffusion.diffusion.objective import Objective, drop_labels, make_objective
 from iptv2_diffusion.diffusion.pipeline import IPTV2Pipeline
-from iptv2_diffusion.diffusion.schedule import make_scheduler
+from iptv2_diffusion.diffusion.schedule import is_flow, make_scheduler
+from iptv2_diffusion.diffusion.terms import LossTerms, bin_weights
 from iptv2_diffusion.pictures import grid
 from iptv2_diffusion.rng import derived_generator, permutation
 
@@ -27,6 +30,7 @@ HELD_OUT_TIMESTEPS = 4  # per example, one from each quarter of the schedule
 HELD_OUT_BATCH = 64
 PREVIEW_IMAGES = 9
 PREVIEW_SCALE = 4.0
+PREVIEW_STEPS = 25
 
 
 class Source(Protocol):
@@ -40,17 +44,19 @@ class Source(Protocol):
 class GenerationTask:
     """Noise or velocity prediction on the latents of `source`, whatever `scheduler` says the model predicts.
 
-    `held_out` examples, if any, are measured but never trained on. `codec` encodes pixels and decodes previews.
+    `objective` is one for the scheduler; None: the plain one (see `make_objective`). `held_out` examples, if any, are
+    measured but never trained on. `codec` encodes pixels and decodes previews.
     """
 
     def __init__(
         self,
-        model: IPTV2Transformer2DModel,
+        model: IPTV2Transformer2DModel | DiTDenoiser,
         scheduler: Any,
         codec: LatentCodec,
         source: Source,
         *,
         class_names: list[str],
+        objective: Objective | None = None,
         held_out: Source | None = None,
         label_dropout: float = 0.1,
         seed: int = 0,
@@ -60,7 +66,7 @@ class GenerationTask:
         self.model, self.scheduler, self.codec = model, scheduler, codec
         self.source, self.held_out = source, held_out
         self.class_names, self.label_dropout, self.seed = class_names, label_dropout, seed
-        self.objective = DiffusionObjective(scheduler.config)
+        self.objective = objective or make_objective(scheduler.config)
         config = model.config
         self.latent_shape = (config["in_channels"], config["sample_size"], config["sample_size"])
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))
@@ -78,30 +84,46 @@ class GenerationTask:
         generator = derived_generator(self.seed, DRAWS, position)
         return self._drawn(self.source.example(int(self._order[1][place]), generator), generator)
 
-    def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(
+        self, model: nn.Module, batch: dict[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor | tuple[Tensor, Tensor]]]:
+        """Also to be logged: both terms, and the mean squared error of each bin of timesteps, as (values, weights)."""
         labels = drop_labels(batch["label"], self.model.null_label, self.label_dropout, batch["label_draw"])
         terms = self._terms(model, batch, labels)
-        return terms.total, {"simple": terms.simple, "bound": terms.bound}
+        bins = bin_weights(batch["t"], self.objective.num_timesteps)
+        binned = {f"simple/{name}": (terms.simple, inside) for name, inside in bins.items()}
+        return terms.total, {"simple": terms.simple, "bound": terms.bound, **binned}
 
     def validate(self, model: nn.Module) -> dict[str, float]:
-        """Mean squared error of the prediction on the held-out examples, on the same noise every time."""
+        """Mean squared error of the prediction on the held-out examples, on the same noise every time.
+
+        Also by bins of the timestep, of those that any example has. Timesteps are uniform, and no error is weighted,
+        whatever training does.
+        """
         if self.held_out is None:
             return {}
         count = len(self.held_out) * HELD_OUT_TIMESTEPS
-        errors = []
+        errors, timesteps = [], []
         for start in range(0, count, HELD_OUT_BATCH):
             batch = self._held_out_batch(range(start, min(start + HELD_OUT_BATCH, count)))
             errors.append(self._terms(model, batch, batch["label"]).simple)
-        return {"held_out_loss": torch.cat(errors).mean().item()}
+            timesteps.append(batch["t"])
+        error, bins = torch.cat(errors), bin_weights(torch.cat(timesteps), self.objective.num_timesteps)
+        binned = {
+            f"held_out_loss/{name}": error[inside > 0].mean().item() for name, inside in bins.items() if inside.any()
+        }
+        return {"held_out_loss": error.mean().item()} | binned
 
     def preview(self, model: Any) -> Image.Image | None:
-        """Guided samples of the first classes, 25 steps of DPM-Solver++."""
+        """Guided samples of classes spread over all, 25 steps of DPM-Solver++, of a flow by Euler's method."""
         labels = [i * len(self.class_names) // PREVIEW_IMAGES for i in range(PREVIEW_IMAGES)]
-        scheduler = make_scheduler("dpm++", self.scheduler.config, learned_sigma=False)
+        name = "flow" if is_flow(self.scheduler.config) else "dpm++"
+        scheduler = make_scheduler(name, self.scheduler.config, learned_sigma=False)
         pipeline = IPTV2Pipeline(transformer=model, vae=self.codec.vae, scheduler=scheduler)
         pipeline.set_progress_bar_config(disable=True)
         generators = [derived_generator(self.seed, PREVIEW, i) for i in range(PREVIEW_IMAGES)]
-        pictures: Any = pipeline(labels, guidance_scale=PREVIEW_SCALE, generator=generators, return_dict=False)[0]
+        options: dict[str, Any] = {"guidance_scale": PREVIEW_SCALE, "num_inference_steps": PREVIEW_STEPS}
+        pictures: Any = pipeline(labels, generator=generators, return_dict=False, **options)[0]
         return grid(pictures, [self.class_names[label] for label in labels])
 
     def export(self, folder: Path) -> None:
@@ -112,10 +134,9 @@ class GenerationTask:
         self, example: dict[str, Tensor], generator: torch.Generator, part: int | None = None
     ) -> dict[str, Tensor]:
         """The example with its timestep (from one `part` of the schedule, or from all of it), noise and label draw."""
-        steps = self.objective.num_timesteps
-        low, width = (0, steps) if part is None else (part * steps // HELD_OUT_TIMESTEPS, steps // HELD_OUT_TIMESTEPS)
+        draw = self.objective.draw if part is None else partial(self.objective.draw_in_part, part, HELD_OUT_TIMESTEPS)
         return example | {
-            "t": low + torch.randint(width, (), generator=generator),
+            "t": draw(generator=generator),
             "noise": torch.randn(self.latent_shape, generator=generator),
             "posterior_noise": torch.randn(self.latent_shape, generator=generator),
             "label_draw": torch.rand((), generator=generator),
@@ -131,7 +152,7 @@ class GenerationTask:
         device = self.codec.vae.device
         return {name: torch.stack([row[name] for row in rows]).to(device) for name in rows[0]}
 
-    def _terms(self, model: nn.Module, batch: Mapping[str, Tensor], labels: Tensor) -> Any:
+    def _terms(self, model: nn.Module, batch: Mapping[str, Tensor], labels: Tensor) -> LossTerms:
         z, noise, t = self._latents(batch), batch["noise"], batch["t"]
         output = model(self.objective.add_noise(z, noise, t), t, labels).sample
         return self.objective.terms(output, z, noise, t)

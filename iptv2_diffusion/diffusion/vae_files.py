@@ -10,7 +10,8 @@ from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from huggingface_hub import model_info, snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from iptv2_diffusion.diffusion.model_files import first_line, load_fitting
+from iptv2_diffusion.diffusion.model_files import load_fitting
+from iptv2_diffusion.errors import first_line
 
 SD_VAE = "stabilityai/sd-vae-ft-ema"
 VAE_CLASSES: dict[str, Any] = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}

@@ -2,6 +2,7 @@
 
 checkpoint-00001000/   after 1,000 updates
     model/             averaged weights, as users load them (`from_pretrained`)
+    ema/NAME/          further averages, if the run has them
     state/             trained weights, optimizer and random state, as accelerate saves them
     run.json           step, seconds trained, the TrainConfig and what else describes the run
     ...                whatever the task exports
@@ -14,17 +15,19 @@ import os
 import re
 import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from iptv2_diffusion.engine.ema import EMA
 from iptv2_diffusion.engine.log import STATS
+from iptv2_diffusion.engine.parallel import PLAIN_WEIGHTS, WEIGHTS, weights_name
 from iptv2_diffusion.engine.settings import MAY_CHANGE, TrainConfig
 from iptv2_diffusion.engine.task import Task
 
@@ -33,8 +36,13 @@ RUN, BEST = "run.json", "best"
 
 def newest(output: Path) -> Path | None:
     """The complete checkpoint with the largest step in its name."""
-    complete = [(step, folder) for step, folder in _checkpoints(output) if (folder / RUN).is_file()]
-    return max(complete)[1] if complete else None
+    complete = checkpoints(output)
+    return complete[-1][1] if complete else None
+
+
+def checkpoints(output: Path) -> list[tuple[int, Path]]:
+    """The steps and folders of all complete checkpoints, in order."""
+    return [(step, folder) for step, folder in _folders(output) if (folder / RUN).is_file()]
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -58,7 +66,7 @@ def starting_point(config: TrainConfig, description: Mapping[str, Any]) -> Path 
     """The checkpoint to continue from, None for a fresh run; refuses whatever would mix two different runs."""
     folder = newest(config.output)
     if not config.resume:
-        occupied = [folder for _, folder in _checkpoints(config.output)] + list(config.output.glob(STATS))
+        occupied = [folder for _, folder in _folders(config.output)] + list(config.output.glob(STATS))
         if occupied:
             raise FileExistsError(
                 f"{config.output} already holds a run ({occupied[0].name}): resume it or choose another"
@@ -69,25 +77,23 @@ def starting_point(config: TrainConfig, description: Mapping[str, Any]) -> Path 
     _check_agreement(folder, read_run(folder), description)
     _check_room(config, folder)
     for path in _weight_files(folder):
-        _check_whole(path)
+        check_whole(path)
     return folder
 
 
-def save_without_wrappers(accelerator: Accelerator) -> None:
-    """Makes `state/` independent of the number of processes: DDP would prefix the names of the weights."""
+def averages(folder: Path) -> dict[str, Path]:
+    """The averages of a checkpoint: name -> folder of its weights."""
+    first, *others = _names(read_run(folder)["config"]["ema"])
+    return {first: folder / "model"} | {name: folder / "ema" / name for name in others}
 
-    def on_save(models: list[Any], weights: list[Any], folder: str) -> None:
-        weights[:] = [accelerator.unwrap_model(model).state_dict() for model in models]
 
-    def on_load(models: list[Any], folder: str) -> None:
-        models[:] = [accelerator.unwrap_model(model) for model in models]
-
-    accelerator.register_save_state_pre_hook(on_save)  # pyright: ignore[reportArgumentType]
-    accelerator.register_load_state_pre_hook(on_load)  # pyright: ignore[reportArgumentType]
+def _names(ema: Any) -> list[str]:
+    """Of the averages in a record; in older ones there is one, a number."""
+    return ema if isinstance(ema, list) else [str(ema)]
 
 
 def save(
-    output: Path, record: Mapping[str, Any], accelerator: Accelerator, ema: EMA, task: Task, keep: int | None
+    output: Path, record: Mapping[str, Any], accelerator: Accelerator, emas: Sequence[EMA], task: Task, keep: int | None
 ) -> Path:
     """Called by every process. A name without dot appears only when everything in the folder is written."""
     folder = output / f"checkpoint-{record['step']:08d}"
@@ -97,8 +103,12 @@ def save(
         unfinished.mkdir(parents=True)
     accelerator.wait_for_everyone()
     accelerator.save_state(str(unfinished / "state"))
+    for ema in emas:
+        ema.gather(torch.device("cpu"))
     if accelerator.is_main_process:
-        _write_model(unfinished, record, ema, task)
+        for ema in emas[1:]:
+            ema.module.save_pretrained(unfinished / "ema" / ema.name)
+        _write_model(unfinished, record, emas[0], task)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         os.rename(unfinished, folder)
@@ -109,13 +119,15 @@ def save(
 
 def best_figure(output: Path, monitor: str) -> float:
     """The largest so far."""
-    path = output / BEST / RUN
+    path = _best(output) / RUN
     return json.loads(path.read_text(encoding="utf-8"))["figures"][monitor] if path.is_file() else -math.inf
 
 
 def save_best(output: Path, record: Mapping[str, Any], ema: EMA, task: Task) -> None:
     """By the main process, in the place of the best before it."""
-    unfinished, folder, former = (output / name for name in (f".{BEST}", BEST, f".{BEST}-before"))
+    folder = _best(output)
+    unfinished = output / f".{BEST}"
+    former = output / f".{BEST}-before"
     for leftover in (unfinished, former):
         shutil.rmtree(leftover, ignore_errors=True)
     _write_model(unfinished, record, ema, task)
@@ -125,21 +137,36 @@ def save_best(output: Path, record: Mapping[str, Any], ema: EMA, task: Task) -> 
     shutil.rmtree(former, ignore_errors=True)
 
 
+def _best(output: Path) -> Path:
+    """The folder, put back if a run was killed while one replaced the other."""
+    folder, former = output / BEST, output / f".{BEST}-before"
+    if former.exists() and not folder.exists():
+        os.rename(former, folder)
+    return folder
+
+
 def _write_model(folder: Path, record: Mapping[str, Any], ema: EMA, task: Task) -> None:
     ema.module.save_pretrained(folder / "model")
     task.export(folder)
     (folder / RUN).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
-def load(folder: Path, accelerator: Accelerator, ema: EMA) -> dict[str, Any]:
-    """Restores model, optimizer, random state and average in place; returns `run.json`."""
+def load(folder: Path, accelerator: Accelerator, emas: Sequence[EMA]) -> dict[str, Any]:
+    """Restores model, optimizer, random state and averages in place; returns `run.json`."""
+    run, places = read_run(folder), averages(folder)
+    if not (folder / "state" / weights_name(accelerator)).exists():
+        raise ValueError(
+            f"{folder} was saved under another kind of parallelism: it has no state/{weights_name(accelerator)}"
+        )
     try:
         accelerator.load_state(str(folder / "state"))
-        files = sorted((folder / "model").glob("*.safetensors"))
-        ema.load({name: tensor for file in files for name, tensor in load_file(file).items()})
+        for ema in emas:
+            files = sorted(places[ema.name].glob("*.safetensors"))
+            weights = {name: tensor for file in files for name, tensor in load_file(file).items()}
+            ema.load(weights, run["step"])
     except RuntimeError as error:  # what load_state_dict says about missing, unexpected and misshapen tensors
         raise ValueError(f"{folder} does not fit the model: {' '.join(str(error).split())}") from None
-    return read_run(folder)
+    return run
 
 
 def _plain(value: Any) -> Any:
@@ -148,7 +175,7 @@ def _plain(value: Any) -> Any:
     raise ValueError(f"run information has to be JSON, got {value!r}")
 
 
-def _checkpoints(output: Path) -> list[tuple[int, Path]]:
+def _folders(output: Path) -> list[tuple[int, Path]]:
     matches = [(re.fullmatch(r"checkpoint-(\d+)", path.name), path) for path in output.glob("checkpoint-*")]
     return sorted((int(match[1]), path) for match, path in matches if match)
 
@@ -159,8 +186,7 @@ def _remove_unfinished(output: Path) -> None:
 
 
 def _remove_old(output: Path, keep: int | None) -> None:
-    folders = [folder for _, folder in _checkpoints(output) if (folder / RUN).is_file()]
-    for folder in folders[: -keep if keep else 0]:
+    for _, folder in checkpoints(output)[: -keep if keep else 0]:
         hidden = folder.with_name(f".{folder.name}")
         os.rename(folder, hidden)  # so that a half-removed folder never passes for a checkpoint
         shutil.rmtree(hidden)
@@ -184,25 +210,33 @@ def _relevant(run: Mapping[str, Any]) -> dict[str, Any]:
     }
     # The whole course of a cosine depends on its end.
     free = MAY_CHANGE if run["config"]["schedule"] == "constant" else MAY_CHANGE - {"steps"}
-    return {name: value for name, value in run["config"].items() if name not in free} | info
+    config = run["config"] | {"ema": _names(run["config"]["ema"])}
+    return {name: value for name, value in config.items() if name not in free} | info
 
 
 def _check_room(config: TrainConfig, folder: Path) -> None:
     step = read_run(folder)["step"]
     if step > config.steps:
         raise ValueError(f"steps: expected at least the {step} of {folder}, got {config.steps}")
-    blocking = [path for number, path in _checkpoints(config.output) if number > step]
+    blocking = [path for number, path in _folders(config.output) if number > step]
     if blocking:
         raise ValueError(f"{blocking[0]} has no {RUN}: complete or remove it, its name will be needed")
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    averaged = sorted((folder / "model").glob("*.safetensors"))
-    expected = averaged or [folder / "model" / "diffusion_pytorch_model.safetensors"]
-    return [*expected, folder / "state" / "model.safetensors", folder / "state" / "optimizer.bin"]
+    state = folder / "state"
+    averaged = [file for place in averages(folder).values() for file in _safetensors(place)]
+    weights = next((state / name for name in WEIGHTS.values() if (state / name).exists()), state / PLAIN_WEIGHTS)
+    if weights.is_dir():  # DeepSpeed's, with the optimizer
+        return averaged + sorted(weights.glob("*.pt"))
+    return [*averaged, weights, state / "optimizer.bin"]
 
 
-def _check_whole(path: Path) -> None:
+def _safetensors(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.safetensors")) or [folder / "diffusion_pytorch_model.safetensors"]
+
+
+def check_whole(path: Path) -> None:
     """ValueError for a missing or truncated weight file, found without reading the weights."""
     if not path.is_file():
         raise ValueError(f"{path} is missing")

@@ -1,53 +1,92 @@
-"""The record of a run: `stats.jsonl`, TensorBoard, a progress bar and previews. Only the main process writes."""
+"""The record of a run: `stats.jsonl`, trackers, a progress bar and previews. Only the main process writes."""
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from accelerate import Accelerator
-from accelerate.tracking import TensorBoardTracker
+from accelerate.tracking import TensorBoardTracker, WandBTracker
 from PIL import Image
 from tqdm import tqdm
 
+from iptv2_diffusion.engine.settings import TrainConfig
+
 STATS = "stats.jsonl"
+PROJECT = "iptv2"  # at Weights & Biases
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """ValueError for one whose package is not installed."""
+    if missing := [name for name in names if find_spec(name) is None]:
+        raise ValueError(f"tracker: {missing[0]} is not installed here (pip install {missing[0]})")
+
+
+def _tracker(name: str, output: Path, start: int, description: Mapping[str, Any]) -> Any:
+    """TensorBoard in output/tensorboard, or a run of Weights & Biases that has the output folder's name."""
+    if name == "tensorboard":
+        return TensorBoardTracker("tensorboard", output, purge_step=start + 1)
+    return WandBTracker(PROJECT, name=output.name, dir=output, config=dict(description), resume="auto")
 
 
 class Log:
-    """`start`: updates already done; whatever an interrupted run recorded beyond them is dropped."""
+    """`start`: updates already done; whatever an interrupted run recorded beyond them is dropped.
 
-    def __init__(self, accelerator: Accelerator, output: Path, start: int, steps: int) -> None:
+    Trackers that keep one get the `description` of the run.
+    """
+
+    def __init__(
+        self, accelerator: Accelerator, config: TrainConfig, start: int, description: Mapping[str, Any]
+    ) -> None:
         self._accelerator = accelerator
-        self._output = output
+        self._output = config.output
         self._main = accelerator.is_main_process
         if self._main:
-            output.mkdir(parents=True, exist_ok=True)
-            _truncate(output / STATS, start)
-        accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": start + 1}})
-        self._bar = tqdm(total=steps, initial=start, unit="step", dynamic_ncols=True, disable=not self._main)
+            self._output.mkdir(parents=True, exist_ok=True)
+            _truncate(self._output / STATS, start)
+        accelerator.log_with = [_tracker(name, self._output, start, description) for name in config.tracker or ()]
+        accelerator.init_trackers(PROJECT)
+        self._bar = tqdm(total=config.steps, initial=start, unit="step", dynamic_ncols=True, disable=not self._main)
 
     def advance(self, loss: float) -> None:
         self._bar.set_postfix(loss=f"{loss:.4g}", refresh=False)
         self._bar.update()
 
     def record(self, step: int, values: Mapping[str, float]) -> None:
-        """One line of `stats.jsonl` and one point per value in TensorBoard, after `step` updates."""
+        """One line of `stats.jsonl` and one point per value in the trackers, after `step` updates."""
         if self._main:
             with (self._output / STATS).open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step, **values}) + "\n")
         self._accelerator.log(dict(values), step=step)
 
+    def validation(self, step: int, figures: Mapping[str, float]) -> None:
+        self.record(step, {f"validation/{name}": float(value) for name, value in figures.items()})
+
+    def has_validation(self, step: int) -> bool:
+        path = self._output / STATS
+        return path.exists() and f'{{"step": {step}, "validation/' in path.read_text(encoding="utf-8")
+
     def image(self, step: int, image: Image.Image) -> None:
-        folder = self._output / "previews"
-        folder.mkdir(exist_ok=True)
-        unfinished = folder / f".step-{step:08d}.png"
+        path = self._preview(step)
+        path.parent.mkdir(exist_ok=True)
+        unfinished = path.with_name(f".{path.name}")
         image.save(unfinished)
-        os.replace(unfinished, folder / f"step-{step:08d}.png")
+        os.replace(unfinished, path)
         pixels = np.asarray(image.convert("RGB"))[None]  # (1, H, W, 3)
         for tracker in self._accelerator.trackers:
             if isinstance(tracker, TensorBoardTracker):
                 tracker.log_images({"preview": pixels}, step=step, dataformats="NHWC")
+            elif isinstance(tracker, WandBTracker):
+                tracker.log_images({"preview": [image]}, step=step)
+
+    def has_image(self, step: int) -> bool:
+        return self._preview(step).exists()
+
+    def _preview(self, step: int) -> Path:
+        return self._output / "previews" / f"step-{step:08d}.png"
 
     def close(self) -> None:
         self._bar.close()

@@ -6,33 +6,24 @@ An update uses the gradient of the mean loss over the global batch, whatever the
 import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate import Accelerator
 from accelerate.logging import get_logger
 from torch import Tensor, nn
 
-from iptv2_diffusion.engine.checkpoint import (
-    best_figure,
-    describe,
-    load,
-    save,
-    save_best,
-    save_without_wrappers,
-    starting_point,
-)
+from iptv2_diffusion.engine.checkpoint import best_figure, describe, load, save, save_best, starting_point
 from iptv2_diffusion.engine.ema import EMA
-from iptv2_diffusion.engine.log import Log
+from iptv2_diffusion.engine.log import Log, check_trackers
 from iptv2_diffusion.engine.optim import learning_rate, make_optimizer
+from iptv2_diffusion.engine.parallel import accumulating, autocast_forward, gradient_norm, make_accelerator
 from iptv2_diffusion.engine.settings import TrainConfig
 from iptv2_diffusion.engine.stop import StopRequest
 from iptv2_diffusion.engine.stream import checked, micro_batches_per_step, open_stream, share_of
-from iptv2_diffusion.engine.task import Task
+from iptv2_diffusion.engine.task import Scalar, Task
 
 logger = get_logger(__name__)
 Batches = Iterator[dict[str, Tensor] | Exception]
@@ -48,7 +39,7 @@ class _Run:
     accelerator: Accelerator
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    ema: EMA
+    emas: list[EMA]  # the first is the one that is validated and shown
     step: int = 0
     seconds: float = 0.0
     good: Path | None = None  # the newest checkpoint
@@ -61,16 +52,17 @@ def fit(task: Task, config: TrainConfig, **info: Any) -> int:
     `info` (JSON) is kept in each checkpoint's `run.json`; its entries `model` and `recipe` (mappings: the model's
     configuration, and whatever else decides what is learned) have to be the same on resuming.
     FileExistsError, FileNotFoundError and ValueError are raised before any work; FloatingPointError, by all processes
-    together and before the weights change, when the loss or its gradient is not finite. With several processes the
-    process group stays open: a program ends it with `PartialState().destroy_process_group()` before it exits.
+    together and before the weights change (DeepSpeed: after), when the loss or its gradient is not finite. With several
+    processes the process group stays open: a program ends it with `PartialState().destroy_process_group()` before it exits.
     """
     description = describe(config, info)
+    check_trackers(config.tracker or ())
     source = starting_point(config, description)
     run = _prepare(task, config, description)
     run.accelerator.wait_for_everyone()  # nobody writes into the folder before everybody has looked at it
     if source:
         _restore(run, source)
-    log = Log(run.accelerator, config.output, run.step, config.steps)
+    log = Log(run.accelerator, config, run.step, description)
     try:
         with StopRequest() as stop:
             _train(run, log, stop)
@@ -80,25 +72,25 @@ def fit(task: Task, config: TrainConfig, **info: Any) -> int:
 
 
 def _prepare(task: Task, config: TrainConfig, description: Mapping[str, Any]) -> _Run:
-    # The other processes wait while the main one validates; the usual limit of ten minutes may be too short.
-    patience = InitProcessGroupKwargs(timeout=timedelta(hours=2))
-    accelerator = Accelerator(
-        mixed_precision=config.precision, log_with="tensorboard", project_dir=config.output, kwargs_handlers=[patience]
-    )
-    save_without_wrappers(accelerator)
+    accelerator = make_accelerator(config)
+    device, main = accelerator.device, accelerator.is_main_process
     for stage in config.plan:
         share_of(stage, accelerator.num_processes)  # refuses an unequal share
-    task.prepare(accelerator.device)
-    task.model.to(accelerator.device).train()
-    # Before `prepare`, which may wrap the forward pass. DDP then gives everyone the main process's weights, so the
-    # averages of the others may start elsewhere; only the main process's is ever used.
-    ema = EMA(task.model, config.ema)
+    task.prepare(device)
+    # Before the forward pass is wrapped. DDP then gives everyone the main process's weights, so the averages of the
+    # others may start elsewhere; only the main process's are ever used.
+    emas = [EMA(task.model, name) for name in config.ema]
+    task.model.to(device).train()
+    if config.precision == "bf16":
+        autocast_forward(task.model, device)
     model, optimizer = accelerator.prepare(task.model, make_optimizer(task.model, config))
-    return _Run(task, config, description, accelerator, model, optimizer, ema)
+    for ema in emas:
+        ema.follow(model, device, keeper=main)
+    return _Run(task, config, description, accelerator, model, optimizer, emas)
 
 
 def _restore(run: _Run, source: Path) -> None:
-    record = load(source, run.accelerator, run.ema)
+    record = load(source, run.accelerator, run.emas)
     run.step, run.seconds, run.good = record["step"], record["seconds"], source
 
 
@@ -112,10 +104,13 @@ def _train(run: _Run, log: Log, stop: StopRequest) -> None:
 
 def _steps(run: _Run, log: Log, stop: StopRequest, batches: Batches) -> None:
     config, clock = run.config, _Clock(run)
+    if run.step:
+        _look(run, log, resumed=True)  # a signal or a kill after the checkpoint may have prevented it
     while run.step < config.steps:
         clock.start()
+        lr = _set_learning_rate(run)
         means, stopping = _accumulate(run, batches, stop)
-        means |= _update(run, means["loss"])
+        means |= {"lr": lr, "grad_norm": _update(run, means["loss"])}
         clock.stop()
         log.advance(means["loss"])
         if _due(config.log_every, run.step):
@@ -128,30 +123,43 @@ def _steps(run: _Run, log: Log, stop: StopRequest, batches: Batches) -> None:
         _look(run, log)
 
 
+def _set_learning_rate(run: _Run) -> float:
+    """First thing in a step: DeepSpeed updates the weights at the end of the last backward pass."""
+    lr = learning_rate(run.config, run.step)
+    for group in run.optimizer.param_groups:
+        group["lr"] = lr
+    return lr
+
+
 def _accumulate(run: _Run, batches: Batches, stop: StopRequest) -> tuple[dict[str, float], bool]:
     """Leaves the gradient of one global batch in the model.
 
     Returns the means over that batch of the loss and the task's scalars, and whether any process has to stop.
     """
     accelerator, stage = run.accelerator, run.config.plan.at(run.step)
-    size, count = stage.batch_size, micro_batches_per_step(run.config, stage, accelerator.num_processes)
-    totals: dict[str, Tensor] = {}
+    count = micro_batches_per_step(run.config, stage, accelerator.num_processes)
+    sums: dict[str, Tensor] = {}
     for remaining in reversed(range(count)):
         batch = {
             name: value.to(accelerator.device, non_blocking=True) for name, value in checked(next(batches)).items()
         }
-        with accelerator.no_sync(run.model) if remaining else nullcontext():
+        with accumulating(accelerator, run.model, last=not remaining):
             loss, scalars = run.task.loss(run.model, batch)
             _check_per_sample(loss, batch)
-            # DDP averages over the processes, hence their number.
-            accelerator.backward(loss.sum() * (accelerator.num_processes / size))
-        for name, values in {"loss": loss, **scalars}.items():
-            totals[name] = totals.get(name, 0) + values.detach().float().sum()
-    stopping = torch.tensor(float(stop.received is not None), device=accelerator.device)
+            # The gradient is averaged over the processes, hence their number.
+            accelerator.backward(loss.sum() * (accelerator.num_processes / stage.batch_size))
+        for name, scalar in {"loss": loss, **scalars}.items():
+            sums[name] = sums.get(name, 0) + _sums(scalar)
+    stopping = torch.tensor([float(stop.received is not None)] * 2, device=accelerator.device)
     # One reduction and one wait for the device per step.
-    sums = cast(Tensor, accelerator.reduce(torch.stack([*totals.values(), stopping]), "sum"))
-    *means, stops = (sums / size).tolist()
-    return dict(zip(totals, means, strict=True)), stops > 0
+    *pairs, (stops, _) = cast(Tensor, accelerator.reduce(torch.stack([*sums.values(), stopping]), "sum")).tolist()
+    return {name: total / weight for name, (total, weight) in zip(sums, pairs, strict=True) if weight}, stops > 0
+
+
+def _sums(scalar: Scalar) -> Tensor:
+    """The weighted sum of the values and the sum of the weights, (2,)."""
+    values, weights = scalar if isinstance(scalar, tuple) else (scalar, torch.ones_like(scalar))
+    return torch.stack([(values.detach().float() * weights).sum(), weights.float().sum()])
 
 
 def _check_per_sample(loss: Tensor, batch: Mapping[str, Tensor]) -> None:
@@ -160,20 +168,18 @@ def _check_per_sample(loss: Tensor, batch: Mapping[str, Tensor]) -> None:
         raise ValueError(f"a task's loss has one value per sample: expected shape {expected}, got {tuple(loss.shape)}")
 
 
-def _update(run: _Run, loss: float) -> dict[str, float]:
-    """One optimizer step, unless loss or gradient is not finite; returns what there is to log about it."""
-    norm = float(nn.utils.clip_grad_norm_(run.model.parameters(), run.config.clip or math.inf))  # inf: only measures
+def _update(run: _Run, loss: float) -> float:
+    """One optimizer step, unless loss or gradient is not finite; returns the norm of the gradient."""
+    norm = gradient_norm(run.accelerator, run.model, run.config.clip)
     if not (math.isfinite(loss) and math.isfinite(norm)):
         safe = f"the last good checkpoint is {run.good}" if run.good else "there is no checkpoint yet"
-        raise FloatingPointError(f"step {run.step + 1}: loss {loss}, gradient norm {norm}; not applied, {safe}")
-    lr = learning_rate(run.config, run.step)
-    for group in run.optimizer.param_groups:
-        group["lr"] = lr
+        raise FloatingPointError(f"step {run.step + 1}: loss {loss}, gradient norm {norm}; {safe}")
     run.optimizer.step()
     run.optimizer.zero_grad()
-    run.ema.update(run.model)
+    for ema in run.emas:
+        ema.update(run.model)
     run.step += 1
-    return {"lr": lr, "grad_norm": norm}
+    return norm
 
 
 def _due(every: int | None, step: int) -> bool:
@@ -181,7 +187,7 @@ def _due(every: int | None, step: int) -> bool:
 
 
 def _save(run: _Run) -> None:
-    run.good = save(run.config.output, _record(run), run.accelerator, run.ema, run.task, run.config.keep)
+    run.good = save(run.config.output, _record(run), run.accelerator, run.emas, run.task, run.config.keep)
 
 
 def _record(run: _Run) -> dict[str, Any]:
@@ -189,23 +195,25 @@ def _record(run: _Run) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def _look(run: _Run, log: Log) -> None:
-    """Validation and preview, where due, with the averaged weights."""
+def _look(run: _Run, log: Log, resumed: bool = False) -> None:
+    """Validation and preview, where due, with the averaged weights; of a resumed run what it has not done already."""
     validating, showing = _due(run.config.validate_every, run.step), _due(run.config.preview_every, run.step)
+    if not (validating or showing):
+        return
+    module = run.emas[0].gather(run.accelerator.device)
     if run.accelerator.is_main_process:
-        if validating and (figures := run.task.validate(run.ema.module)):
-            log.record(run.step, {f"validation/{name}": float(value) for name, value in figures.items()})
+        if validating and not (resumed and log.has_validation(run.step)) and (figures := run.task.validate(module)):
             _keep_best(run, figures)
-        if showing and (image := run.task.preview(run.ema.module)):
+            log.validation(run.step, figures)
+        if showing and not (resumed and log.has_image(run.step)) and (image := run.task.preview(module)):
             log.image(run.step, image)
-    if validating or showing:
-        run.accelerator.wait_for_everyone()
+    run.accelerator.wait_for_everyone()
 
 
 def _keep_best(run: _Run, figures: Mapping[str, float]) -> None:
     monitor = run.task.monitor
     if monitor is not None and figures[monitor] > best_figure(run.config.output, monitor):
-        save_best(run.config.output, _record(run) | {"figures": dict(figures)}, run.ema, run.task)
+        save_best(run.config.output, _record(run) | {"figures": dict(figures)}, run.emas[0], run.task)
 
 
 class _Clock:

@@ -5,6 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from iptv2_diffusion.engine.decay import check_name
 from iptv2_diffusion.engine.stages import Stage, Stages, parse_stages
 
 # May differ between a checkpoint and the run that resumes it: none of these changes the result of a step (but `steps`
@@ -12,7 +13,7 @@ from iptv2_diffusion.engine.stages import Stage, Stages, parse_stages
 MAY_CHANGE = frozenset(
     {
         *("output", "steps", "resume", "micro_batch", "workers", "checkpoint_every", "keep"),
-        *("validate_every", "preview_every", "log_every"),
+        *("validate_every", "preview_every", "log_every", "tracker"),
     }
 )
 
@@ -44,7 +45,13 @@ class TrainConfig:
     betas: tuple[float, float] = field(default=(0.9, 0.999), metadata=_about("AdamW moment decays"))
     weight_decay: float = field(default=0.0, metadata=_about("AdamW weight decay"))
     clip: float | None = field(default=None, metadata=_about("largest gradient norm; none: no clipping"))
-    ema: float = field(default=0.9999, metadata=_about("decay of the averaged weights, constant from the first step"))
+    ema: tuple[str, ...] = field(
+        default=("0.9999",),
+        metadata=_about(
+            "averages of the weights: decays, constant from the first step, and power-SIGMA as in EDM2; "
+            "the first is the model that is validated and shown"
+        ),
+    )
     seed: int = field(default=0, metadata=_about("seed of the training stream"))
     precision: Literal["no", "bf16"] = field(default="no", metadata=_about("autocast; weights stay float32"))
     checkpoint_every: int = field(default=10_000, metadata=_about("updates between checkpoints"))
@@ -52,6 +59,9 @@ class TrainConfig:
     validate_every: int | None = field(default=10_000, metadata=_about("updates between validations; none: never"))
     preview_every: int | None = field(default=10_000, metadata=_about("updates between previews; none: never"))
     log_every: int = field(default=10, metadata=_about("updates between records in stats.jsonl"))
+    tracker: tuple[Literal["tensorboard", "wandb"], ...] | None = field(
+        default=("tensorboard",), metadata=_about("tensorboard, wandb or both, beside stats.jsonl; none: neither")
+    )
     workers: int = field(default=2, metadata=_about("data loading processes per training process; 0: none"))
 
     def __post_init__(self) -> None:
@@ -62,8 +72,12 @@ class TrainConfig:
         for name in ("lr_final", "warmup_steps", "weight_decay", "workers"):
             value = getattr(self, name)
             _require(value is None or value >= 0, name, "0 or more", value)
-        for name, value in (("ema", self.ema), ("betas", self.betas[0]), ("betas", self.betas[1])):
-            _require(0 <= value < 1, name, "in [0, 1)", value)
+        for value in self.betas:
+            _require(0 <= value < 1, "betas", "in [0, 1)", value)
+        for name in self.ema:
+            check_name(name)
+        named = " ".join(self.ema) or "none"
+        _require(len(self.ema) == len(set(self.ema)) > 0, "ema", "one or more averages, all different", named)
         _require(0 <= self.seed < 2**62, "seed", "0 to 2**62 - 1", self.seed)
         _require(self.schedule in ("constant", "cosine"), "schedule", "constant or cosine", self.schedule)
         _require(self.precision in ("no", "bf16"), "precision", "no or bf16", self.precision)

@@ -1,11 +1,14 @@
 """What the training loop asks of a task."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
+
+Scalar = Tensor | tuple[Tensor, Tensor]
 
 
 class Task(Protocol):
@@ -33,10 +36,14 @@ class Task(Protocol):
         """The position-th sample (0, 1, ...) of the endless training stream, on the CPU; runs in a data worker."""
         ...
 
-    def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Float32 loss per sample, (B,), and scalars to log, each (B,). Deterministic.
+    def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Mapping[str, Scalar]]:
+        """Float32 loss per sample, (B,), and scalars to log. Deterministic.
 
-        `model` may be wrapped (DDP): call it, but read its configuration from `self.model`.
+        A scalar is values, (B,), logged as their mean over the global batch, or (values, weights), both (B,), logged
+        as sum(values * weights) / sum(weights) over it, and left out of a step whose weights are all 0. The loss of
+        the timesteps in one bin, say, is (loss, (bin == i).float()), right for any number of processes. Every call
+        returns the same names in the same order.
+        `model` may be wrapped (DDP, FSDP): call it, but read its configuration from `self.model`.
         """
         ...
 

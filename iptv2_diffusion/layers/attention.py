@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from iptv2_diffusion.layers.bands import on_rows, rows_at_once
 from iptv2_diffusion.layers.conv import Depthwise, Pointwise, Variance
+from iptv2_diffusion.layers.norm import autocasts
 from iptv2_diffusion.layers.recompute import recomputed
 from iptv2_diffusion.layers.windows import (
     from_cubbies,
@@ -38,7 +39,7 @@ def _scores(q: Tensor, k: Tensor, temperature: Tensor) -> Tensor:
 
     The norms divide whichever is smaller, tokens or product; in half precision the tokens, whose product may overflow.
     """
-    half = q.dtype.itemsize < torch.float32.itemsize or _autocasts(q.device.type)
+    half = q.dtype.itemsize < torch.float32.itemsize or autocasts(q.device.type)
     q, k = _at_least_fp32(q), _at_least_fp32(k)
     scale_q, scale_k = temperature * _inverse_norm(q), _inverse_norm(k)
     if half or q.shape[-2] < q.shape[-1]:
@@ -49,10 +50,6 @@ def _scores(q: Tensor, k: Tensor, temperature: Tensor) -> Tensor:
 def _inverse_norm(tokens: Tensor) -> Tensor:
     """(..., n, d) -> (..., 1, d). Not `torch.norm`, which is slow along this axis on a CPU."""
     return tokens.square().sum(-2, keepdim=True).clamp_min(SMALLEST_SQUARE).rsqrt()
-
-
-def _autocasts(device: str) -> bool:
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def _at_least_fp32(x: Tensor) -> Tensor:

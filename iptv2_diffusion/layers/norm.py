@@ -30,7 +30,7 @@ class BiasFreeNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        return _BiasFree.apply(x.permute(0, 2, 3, 1), self.weight).permute(0, 3, 1, 2)
+        return _BiasFree.apply(_fp32_under_autocast(x).permute(0, 2, 3, 1), self.weight).permute(0, 3, 1, 2)
 
 
 class BareNorm(nn.Module):
@@ -44,7 +44,17 @@ NORMS: dict[str, type[CentredNorm] | type[BiasFreeNorm]] = {"centred": CentredNo
 
 
 def _over_channels(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
-    return F.layer_norm(x.permute(0, 2, 3, 1), (x.shape[1],), weight, bias, EPS).permute(0, 3, 1, 2)
+    x = _fp32_under_autocast(x).permute(0, 2, 3, 1)
+    return F.layer_norm(x, x.shape[-1:], weight, bias, EPS).permute(0, 3, 1, 2)
+
+
+def _fp32_under_autocast(x: Tensor) -> Tensor:
+    """As autocast has it on a GPU. On a CPU it would leave norm and statistics in half precision."""
+    return x.float() if autocasts(x.device.type) else x
+
+
+def autocasts(device: str) -> bool:
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 class _BiasFree(torch.autograd.Function):

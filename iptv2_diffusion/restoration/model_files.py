@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from iptv2_diffusion.errors import first_line
 from iptv2_diffusion.restoration.restorer import IPTV2Restorer
 
 CONFIG = "config.json"
@@ -55,7 +56,7 @@ def read_config(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise FileNotFoundError(f"expected a model's folder with {CONFIG} or its {SUFFIX} file, got {path}") from None
     except (KeyError, ValueError, SafetensorError) as error:
-        raise ValueError(f"{path} does not hold a model and its config: {_first_line(error)}") from None
+        raise ValueError(f"{path} does not hold a model and its config: {first_line(error)}") from None
     if not isinstance(config, dict):
         raise ValueError(f"{path}: expected a JSON object as config, got {config!r}")
     return config
@@ -71,7 +72,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     try:
         return {name: tensor for file in files for name, tensor in load_file(file).items()}
     except SafetensorError as error:
-        raise ValueError(f"cannot read the weights in {path}: {_first_line(error)}") from None
+        raise ValueError(f"cannot read the weights in {path}: {first_line(error)}") from None
 
 
 def _built(model_class: Any, config: Mapping[str, Any], path: Path) -> Any:
@@ -79,7 +80,7 @@ def _built(model_class: Any, config: Mapping[str, Any], path: Path) -> Any:
     try:
         return model_class(**arguments)
     except (TypeError, ValueError) as error:  # an argument from another version, or no such network
-        raise ValueError(f"{path}: its config describes no {model_class.__name__}: {_first_line(error)}") from None
+        raise ValueError(f"{path}: its config describes no {model_class.__name__}: {first_line(error)}") from None
 
 
 def _check_fit(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], path: Path) -> None:
@@ -94,7 +95,3 @@ def _check_fit(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], path
 
 def _shape(tensors: Mapping[str, Tensor], key: str) -> tuple[int, ...] | str:
     return tuple(tensors[key].shape) if key in tensors else "none"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -60,8 +60,8 @@ class IPTV2Restorer(ModelMixin, ConfigMixin, Fusable):
         init = INITS[config.init]
         self.stem = Conv(in_channels, width, 3, init=init)
         self.backbone = UShape(config)
-        self.skip = None if in_channels == out_channels else Pointwise(width, 2 * width, init=init)
-        self.head = Conv(2 * width, out_channels, 3, init=init)
+        self.skip = None if in_channels == out_channels else Pointwise(width, config.out_width, init=init)
+        self.head = Conv(config.out_width, out_channels, 3, init=init)
 
     @property
     def size_multiple(self) -> int:

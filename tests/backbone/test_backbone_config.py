@@ -103,10 +103,10 @@ def test_windows_and_grids_by_level(
     assert [config.has_bottom_branch(level) for level in range(4)] == bottoms
 
 
-@pytest.mark.parametrize(("levels", "multiple"), [(1, 1), (2, 2), (3, 4), (4, 8)])
-def test_multiple_follows_from_the_number_of_levels(levels: int, multiple: int) -> None:
+@pytest.mark.parametrize(("levels", "multiple", "out_width"), [(1, 1, 8), (2, 2, 16), (3, 4, 16), (4, 8, 16)])
+def test_what_follows_from_the_number_of_levels(levels: int, multiple: int, out_width: int) -> None:
     config = make(layers=(1,) * levels, heads=(1,) * levels)
-    assert (config.levels, config.multiple) == (levels, multiple)
+    assert (config.levels, config.multiple, config.out_width) == (levels, multiple, out_width)
 
 
 def test_configuration_and_presets_load_without_torch() -> None:

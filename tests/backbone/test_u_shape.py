@@ -67,6 +67,16 @@ def test_wiring() -> None:
     torch.testing.assert_close(net(x), run(net.refinement, out), **EXACT)
 
 
+@torch.no_grad()
+def test_one_level_is_its_layers_and_keeps_the_width() -> None:
+    net = make(layers=(2,), heads=(1,), refinement=1).double()
+    randomise(net)
+    x = expected = maps(4, 7, 5)
+    for layer in [*net.bottom, *net.refinement]:
+        expected = layer(expected)
+    torch.testing.assert_close(net(x), expected, **EXACT)
+
+
 def test_widths_heads_windows_and_grids_by_level() -> None:
     net = make(width=8, layers=(2, 2, 2, 2), heads=(1, 2, 4, 8), window=32, grid=16, refinement=2)
     places = [*net.encoder, net.bottom, *net.decoder, net.refinement]

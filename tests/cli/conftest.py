@@ -6,7 +6,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from PIL import Image
 
@@ -60,3 +62,9 @@ def picture_folder(tmp_path: Path, emoji_folder: Path) -> Path:
         with Image.open(path) as picture:
             picture.resize((40, 36)).save(target)
     return tmp_path / "pictures"
+
+
+@pytest.fixture(scope="session")
+def clean(real_images: dict[str, torch.Tensor]) -> np.ndarray:
+    """A part of a photograph, (48, 56, 3) uint8."""
+    return real_images["cat"][:, 100:148, 130:186].permute(1, 2, 0).numpy().copy()

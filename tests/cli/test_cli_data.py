@@ -60,7 +60,7 @@ def test_own_pairs_and_photographs_are_cut(command: Callable[..., None], picture
 @pytest.mark.parametrize(
     ("flags", "reason"),
     [
-        (("check", "--input", "."), "expected tiles"),
+        (("check", "--input", "."), "expected latents or tiles"),
         (("check", "--input", ".", "--dataset", "x"), "expected a data set of cbsd68"),
         (("prepare", "--input", ".", "--output", "x", "--workers", 0), "--workers of at least 1"),
         (("prepare", "--input", ".", "--output", "x", "--dataset", "hide", "--clean", "."), "not both"),

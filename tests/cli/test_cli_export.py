@@ -33,6 +33,7 @@ def form(path: Path) -> str:
 
 def test_formats_are_the_librarys() -> None:
     assert tuple(FORMATS) == command_line.FORMATS
+    assert tuple(name for name in FORMATS if FORMATS[name].is_graph) == command_line.GRAPHS
 
 
 @torch.no_grad()
@@ -65,12 +66,23 @@ def test_takes_a_checkpoint_a_folder_and_a_file(command, tmp_path):
 
 
 @torch.no_grad()
-def test_denoisers_are_exported_as_weights(command, tmp_path):
+def test_denoisers_are_exported_as_weights(command, refused, tmp_path):
     command("export", "--ckpt", EMOJI, "--output", tmp_path / "emoji", "--format", "diffusers")
     exported = IPTV2Transformer2DModel.from_pretrained(tmp_path / "emoji")
     assert exported.config["fused"] is True
     source = load_any(EMOJI).fuse()
     assert all(torch.equal(tensor, exported.state_dict()[key]) for key, tensor in source.state_dict().items())
+    flags = ("--ckpt", EMOJI, "--output", tmp_path / "emoji.onnx", "--format", "onnx")
+    assert "onnx is for restorers" in refused("export", *flags)
+
+
+@pytest.mark.slow
+def test_a_graph_names_its_sizes(command, tmp_path, capsys):
+    write_run(tmp_path / "run", IPTV2Restorer(**TINY), 1)
+    flags = ("--format", "torch-export", "--output", tmp_path / "model.pt2")
+    command("export", "--ckpt", tmp_path / "run", *flags)
+    assert "height and width in multiples of 8" in capsys.readouterr().out
+    assert torch.export.load(tmp_path / "model.pt2").module()(torch.zeros(1, 3, 24, 32)).shape == (1, 3, 24, 32)
 
 
 @pytest.mark.parametrize(
@@ -79,6 +91,7 @@ def test_denoisers_are_exported_as_weights(command, tmp_path):
         (("--ckpt", "no/such/place", "--output", "x.safetensors"), "no/such/place"),
         (("--ckpt", "run", "--output", "run.safetensors"), "exists already"),
         (("--ckpt", "run", "--output", "x.pt"), ".safetensors"),
+        (("--ckpt", "run", "--output", "x.onnx", "--format", "onnx", "--unfuse"), "--unfuse"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

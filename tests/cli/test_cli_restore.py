@@ -12,7 +12,6 @@ import torch
 from PIL import Image, ImageCms
 
 from iptv2_diffusion import IPTV2Restorer
-from iptv2_diffusion.cli import restore
 from iptv2_diffusion.data.image_io import Photo, read_photo, write_photo
 from iptv2_diffusion.restoration.model_files import save_weights
 
@@ -198,22 +197,6 @@ def test_weights_in_every_kind_of_place(command, refused, pictures, tmp_path):
         flags = ("--output", tmp_path / "new", "--ckpt", place, "--task", "denoise-gray")
         assert f"{place} was trained for derain" in refused("restore", pictures / "gray.png", *flags)
     assert not (tmp_path / "new").exists()
-
-
-def test_a_hub_id_is_asked_of_diffusers(monkeypatch):
-    asked: list[Any] = []
-    monkeypatch.setattr(
-        IPTV2Restorer,
-        "from_pretrained",
-        lambda source, **options: (asked.append((source, options)), (identity(), {key: [] for key in LOADED}))[1],
-    )
-    assert isinstance(restore.load_restorer("somebody/restorer"), IPTV2Restorer)
-    ((source, options),) = asked
-    assert source == "somebody/restorer"
-    assert options["use_safetensors"] is True
-
-
-LOADED = ("missing_keys", "unexpected_keys", "mismatched_keys")
 
 
 @pytest.fixture

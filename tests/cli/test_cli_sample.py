@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iptv2_diffusion.cli.sample import METADATA_KEY
+from iptv2_diffusion.cli.sample_config import METADATA_KEY
 from iptv2_diffusion.cli.sources import EMOJI
 
 FAST = ("--scheduler", "ddim", "--steps", 2)

@@ -8,7 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
+
+from iptv2_diffusion.cli.load import load_denoiser
+from iptv2_diffusion.cli.sources import EMOJI
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ("--model", "IPTV2-Ti-16", "--batch-size", 4, "--validate-every", "none", "--preview-every", "none")
@@ -64,7 +68,7 @@ def test_trains_on_a_folder_of_pictures(command, tmp_path, small_vae, picture_fo
     assert records[0]["simple"] == pytest.approx(1.0, abs=0.3)  # predicts 0 for unit noise
     run = json.loads((tmp_path / "run" / "checkpoint-00000002" / "run.json").read_text())
     assert run["info"]["generation"]["prediction"] == "epsilon"
-    assert run["config"]["ema"] == 0.9999
+    assert run["config"]["ema"] == ["0.9999"]
     names = json.loads((tmp_path / "run" / "checkpoint-00000002" / "class_names.json").read_text())
     assert names == ["even", "odd"]
     scheduler = json.loads((tmp_path / "run/checkpoint-00000002/scheduler/scheduler_config.json").read_text())
@@ -74,7 +78,7 @@ def test_trains_on_a_folder_of_pictures(command, tmp_path, small_vae, picture_fo
 
 def test_refuses_bad_input_in_one_line(refused: Callable[..., str], tmp_path, small_vae, picture_folder):
     common = ("--output", tmp_path / "run", "--vae", small_vae, "--workers", 0)
-    assert "IPTV2-Ti-16" in refused("train", "--model", "DiT-S/2")
+    assert "IPTV2-Ti-16, DiT-Ti/2" in refused("train", "--model", "DiT-S/4")
     assert "no folder" in refused("train", *common, "--data-path", tmp_path / "missing")
     assert "multiples of 8" in refused("train", *common, "--data-path", picture_folder, "--image-size", 36)
     assert "--data-path" in refused("train", "--image-size", 64, "--output", tmp_path / "run")
@@ -82,6 +86,61 @@ def test_refuses_bad_input_in_one_line(refused: Callable[..., str], tmp_path, sm
     assert "--label-dropout" in refused("train", *common, "--label-dropout", 2)
     assert "--flip" in refused("train", "--flip", "--output", tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--prediction", "flow", "--learned-sigma"), "--prediction flow takes neither --learned-sigma nor --min-snr"),
+        (("--prediction", "flow", "--min-snr", 5), "--prediction flow takes neither"),
+        (("--min-snr", 0), "expected --min-snr above 0, got 0.0"),
+        (("--flow-std", 2), "--flow-mean and --flow-std need --prediction flow"),
+        (("--prediction", "flow", "--flow-std", 0), "--flow-std above 0, got 0.0 0.0"),
+        (
+            ("--init", "no-such-place"),
+            "expected a training run, a checkpoint, a saved pipeline or a hub id, got no-such",
+        ),
+    ],
+)
+def test_refuses_objectives_and_beginnings_that_cannot_be(refused, tmp_path, flags, message):
+    assert message in refused("train", *TINY, *flags, "--output", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_baseline_and_a_rectified_flow(command, refused, tmp_path):
+    flow = (*TINY, "--model", "DiT-Ti/2", "--prediction", "flow", "--flow-mean", 0.5, "--log-every", 1)
+    command("train", *flow, "--steps", 2, "--output", tmp_path / "run")
+    records = [json.loads(line) for line in (tmp_path / "run" / "stats.jsonl").read_text().splitlines()]
+    # The untrained network predicts nothing; the latents have unit variance, and so has the noise.
+    assert records[0]["simple"] == records[0]["loss"] == pytest.approx(2.0, abs=0.3)
+    assert sum(name.startswith("simple/t") for name in records[0]) in range(1, 5)  # bins of four samples
+    checkpoint = tmp_path / "run" / "checkpoint-00000002"
+    recorded = {name: json.loads((checkpoint / name).read_text()) for name in ("run.json", "model/config.json")}
+    assert recorded["model/config.json"]["_class_name"] == "DiTDenoiser"
+    assert recorded["run.json"]["info"]["generation"]["learned_sigma"] is False
+    command("sample", "--ckpt", tmp_path / "run", "--steps", 2, "--num-samples", 1, "--output", tmp_path / "drawn")
+    assert (tmp_path / "drawn" / "000000.png").is_file()
+    assert "rectified flow" in refused("sample", "--ckpt", tmp_path / "run", "--scheduler", "ddim")
+    again = ("--resume", "--output", tmp_path / "run")
+    assert "recipe.flow_mean (0.5 then, 0.0 now)" in refused("train", *flow, "--flow-mean", 0, "--steps", 2, *again)
+
+
+def test_fine_tuning_names_what_starts_afresh(command, refused, tmp_path, small_vae, picture_folder, capsys):
+    """From the bundled pipeline, in its fused form: nine classes and no learned variance there."""
+    new = ("--vae", small_vae, "--data-path", picture_folder, "--image-size", 128, "--workers", 0, "--steps", 1)
+    flags = (*TINY, *new, "--lr", 1e-9, "--init", EMOJI, "--output", tmp_path / "run")
+    command("train", *flags)
+    afresh = "2 start afresh: label_embedding.weight (3x256, there 10x256), head.weight (8x96x3x3, there 4x96x3x3)"
+    assert afresh in capsys.readouterr().out
+    before, after = load_denoiser(str(EMOJI)), load_denoiser(str(tmp_path / "run"))
+    assert before.unfuse().config["num_classes"] == 9
+    for name, tensor in before.state_dict().items():
+        if name not in ("label_embedding.weight", "head.weight"):
+            torch.testing.assert_close(after.state_dict()[name], tensor, rtol=0, atol=1e-6)
+    other = ("--model", "DiT-Ti/2", *new, "--batch-size", 4, "--output", tmp_path / "other")
+    assert "none of the" in refused("train", *other, "--init", tmp_path / "run")
+    (tmp_path / "run" / "checkpoint-00000001" / "model" / "config.json").write_text('{"_class_name": "IPTV2Restorer"}')
+    assert "class IPTV2Restorer, expected" in refused("train", *other, "--init", tmp_path / "run")
 
 
 @pytest.mark.parametrize("workers", [0, 1])

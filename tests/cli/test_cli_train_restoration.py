@@ -1,6 +1,9 @@
 """`train.py --task ...`: a whole progressive schedule, resuming, fine-tuning, and what is refused."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from skimage import data as skimage_data
 from iptv2_diffusion import IPTV2Restorer
 from iptv2_diffusion.cli.train_restoration import STAGES, _defaults
 
+ROOT = Path(__file__).resolve().parents[2]
 SMALL: dict[str, Any] = {"width": 8, "layers": (1, 1), "heads": (1, 1), "window": 8, "grid": 4}
 FLAGS = ("--model", "IPTV2-Ti", "--workers", 0, "--hold-out", 2, "--validation-size", 32)
 STAGE_FLAGS = ("--steps", 7, "--stages", "0:16x4", "2:24x2", "4:32x1", "5:40x1", "6:48x1")  # five, as the paper's
@@ -103,7 +107,8 @@ def test_pairs_and_fine_tuning_of_another_task(command, photos, pairs, tmp_path,
     command("train", *never, *gray)
     derain = ("--task", "derain", "--norm", "bias_free", "--data-path", pairs, "--init", tmp_path / "gray")
     command("train", *never, *derain, "--output", tmp_path / "derain")
-    assert "2 tensors start afresh: stem.weight, head.weight" in capsys.readouterr().out
+    afresh = "2 start afresh: stem.weight (8x3x3x3, there 8x1x3x3), head.weight (3x16x3x3, there 1x16x3x3)"
+    assert afresh in capsys.readouterr().out
     again = ("--task", "paired", "--degrade", "motion:3-5,jpeg:50-90", "--data-path", photos)
     command("train", *never, *again, "--output", tmp_path / "degraded")
 
@@ -115,6 +120,33 @@ def test_dry_run_prints_every_stage_and_writes_nothing(command, photos, tmp_path
     assert [row[:4] for row in rows[:3]] == [["0", "16", "4", "2"], ["2", "24", "2", "1"], ["4", "32", "1", "1"]]
     assert rows[5][-3:] == ["for", "7", "steps."]
     assert not (tmp_path / "run").exists()
+
+
+def train(*words: object) -> None:
+    """In processes of their own, which know nothing of the tiny preset."""
+    settings = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *map(str, words)]
+    done = subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.slow
+def test_two_processes_train_every_stage_as_one_does(photos, tmp_path):
+    """`--multi_gpu` is how the launcher starts several processes; the environment keeps them on CPUs, over gloo."""
+    stages = ("--steps", 7, "--stages", "0:40x4", "2:48x2", "4:56x2", "5:64x2", "6:72x2", "--micro-batch", 2)
+    every = ("--log-every", 1, "--validate-every", 3, "--preview-every", "none")
+    flags = ("--task", "denoise-color", "--sigma", "5-55", *FLAGS, *stages, *every, "--data-path", photos)
+    launcher = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", 2, "--main_process_port", 0)
+    train("train.py", *flags, "--output", tmp_path / "one")
+    train(*launcher, "train.py", *flags, "--output", tmp_path / "two")
+    one, two = records(tmp_path / "one"), records(tmp_path / "two")
+    assert [record["step"] for record in two] == [1, 2, 3, 3, 4, 5, 6, 6, 7]
+    for ours, theirs in zip(two, one, strict=True):
+        assert ours.keys() == theirs.keys()
+        for name in ours.keys() & {"loss", "lr", "validation/ssim"}:
+            assert ours[name] == pytest.approx(theirs[name], rel=0, abs=1e-5)
+        for name in (name for name in ours if "psnr" in name or name == "grad_norm"):
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-4)
 
 
 def test_the_paper_s_schedule_shrinks():
@@ -135,8 +167,13 @@ def test_the_paper_s_schedule_shrinks():
         (("--task", "derain", "--sigma", 25), "--task derain takes no --sigma"),
         (("--task", "derain", "--batch-size", 8), "--batch-size: the batch is part of --stages"),
         (("--task", "derain", "--stages", "none"), "--stages: expected START:SIZExBATCH"),
+        (
+            ("--task", "denoise-color", "--sigma", 25, "--stages", "0:64x2", "1:32x2", "--hold-out", 2),
+            "--stages: expected patches of more than 32 pixels, the window, got 32",
+        ),
         (("--task", "derain", "--schedule-scale", 0), "expected --schedule-scale above 0, got 0"),
         (("--task", "paired"), "expected pairs in "),
+        (("--task", "paired", "--degrade", "kernels:absent.mat"), "found no file absent.mat"),
         (("--task", "denoise-color", "--sigma", 25, "--hold-out", 6), "expected fewer than the 6 pictures, got 6"),
     ],
 )
@@ -144,3 +181,9 @@ def test_mistakes_are_refused_before_any_work(refused, photos, tmp_path, flags, 
     given = ("--data-path", photos, "--output", tmp_path / "run", *flags)
     assert message in refused("train", *given)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_package_is_named_in_one_line(refused, photos, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    given = ("--data-path", photos, "--output", tmp_path / "run", "--task", "paired", "--degrade", "kernels:x.mat")
+    assert 'pip install "iptv2-diffusion[mat]"' in refused("train", *given)

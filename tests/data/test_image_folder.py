@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder as ReferenceImageFolder
+from upright import UPRIGHT
 
 from iptv2_diffusion.data.emoji import composite_on_white
 from iptv2_diffusion.data.image_folder import EXTENSIONS, ImageFolder, read_rgb, scan
@@ -117,21 +118,10 @@ def test_other_depths_are_refused_by_name(tmp_path: Path, values: np.ndarray) ->
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
-    """The eight cases of the EXIF standard: where row 0 and column 0 of the stored picture belong."""
-    upright = {
-        1: lambda stored: stored,
-        2: np.fliplr,
-        3: lambda stored: np.rot90(stored, 2),
-        4: np.flipud,
-        5: lambda stored: stored.swapaxes(0, 1),
-        6: lambda stored: np.rot90(stored, -1),
-        7: lambda stored: np.rot90(stored, 2).swapaxes(0, 1),
-        8: lambda stored: np.rot90(stored, 1),
-    }[orientation]
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
     path = save(Image.fromarray(gradient()), tmp_path / "x.png", exif=exif)
-    np.testing.assert_array_equal(np.asarray(read_rgb(path)), upright(gradient()))
+    np.testing.assert_array_equal(np.asarray(read_rgb(path)), UPRIGHT[orientation](gradient()))
 
 
 @pytest.mark.parametrize("extension", [".bmp", ".jpg", ".png", ".ppm", ".tif", ".webp"])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image, ImageCms
+from upright import UPRIGHT
 
 from iptv2_diffusion.data.image_folder import read_rgb
 from iptv2_diffusion.data.image_io import FORMATS, Photo, read_photo, read_pixels, write_photo
@@ -18,16 +19,6 @@ ORIENTATION, ARTIST, EXIF_IFD, EXPOSURE, MAKER_NOTE, GPS_IFD, LATITUDE = 274, 31
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 GRAY = SRGB[:16] + b"GRAY" + SRGB[20:]
 LOSSLESS = [".png", ".tif", ".tiff"]
-UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # where row 0 and column 0 of the stored picture belong
-    1: lambda stored: stored,
-    2: np.fliplr,
-    3: lambda stored: np.rot90(stored, 2),
-    4: np.flipud,
-    5: lambda stored: stored.swapaxes(0, 1),
-    6: lambda stored: np.rot90(stored, -1),
-    7: lambda stored: np.rot90(stored, 2).swapaxes(0, 1),
-    8: lambda stored: np.rot90(stored, 1),
-}
 
 
 def pixels(channels: int = 3, bits: int = 8, height: int = 5, width: int = 7) -> np.ndarray:
@@ -122,6 +113,15 @@ def test_8_bit_pixels_are_those_of_the_folder_reader(tmp_path: Path) -> None:
     assert photo.alpha is not None
     np.testing.assert_array_equal(photo.pixels, np.asarray(palette.convert("RGB")))
     np.testing.assert_array_equal(photo.alpha == 0, np.asarray(palette) == 3)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_pixels_take_one_opening(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bits: int) -> None:
+    write_photo(tmp_path / "x.png", Photo(pixels(3, bits)))
+    openings, original = [], Image.open
+    monkeypatch.setattr(Image, "open", lambda path: openings.append(path) or original(path))
+    read_pixels(tmp_path / "x.png")
+    assert openings == [tmp_path / "x.png"]
 
 
 @pytest.mark.parametrize("channels", [1, 3])

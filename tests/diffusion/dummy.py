@@ -10,7 +10,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from iptv2_diffusion import IPTV2Pipeline, create_denoiser
-from iptv2_diffusion.diffusion.schedule import make_scheduler, paper_scheduler
+from iptv2_diffusion.diffusion.schedule import flow_scheduler, make_scheduler, paper_scheduler
 
 
 class GaussianDenoiser(ModelMixin, ConfigMixin):
@@ -53,15 +53,26 @@ class GaussianDenoiser(ModelMixin, ConfigMixin):
         self.labels.append(class_labels)
         config = self.config
         x, label = hidden_states.double(), class_labels.double()[:, None, None, None]
-        a = alpha_cumprod(torch.as_tensor(timestep).expand(len(x)))[:, None, None, None]
+        timestep = torch.as_tensor(timestep).expand(len(x))
+        signal, spread = levels(timestep, config["prediction_type"])
         mean = label / 2 - 1
-        noise = (1 - a).sqrt() * (x - a.sqrt() * mean) / (a * config["std"] ** 2 + 1 - a)
-        clean = (x - (1 - a).sqrt() * noise) / a.sqrt()
-        sample = noise if config["prediction_type"] == "epsilon" else a.sqrt() * noise - (1 - a).sqrt() * clean
+        excess = (x - signal * mean) / ((signal * config["std"]) ** 2 + spread**2)
+        noise, clean = spread * excess, mean + signal * config["std"] ** 2 * excess
+        outputs = {"epsilon": noise, "v_prediction": signal * noise - spread * clean, "flow": noise - clean}
+        sample = outputs[config["prediction_type"]]
         if config["out_channels"] == 2 * config["in_channels"]:
             sample = torch.cat([sample, torch.zeros_like(sample) + config["variance"] + label / 100], dim=1)
         sample = (sample * self.gain).to(hidden_states)
         return Transformer2DModelOutput(sample=sample) if return_dict else (sample,)
+
+
+def levels(t: Tensor, prediction_type: str) -> tuple[Tensor, Tensor]:
+    """How much of data and of noise there is at each t, (B, 1, 1, 1) float64."""
+    if prediction_type == "flow":
+        time = t.double()[:, None, None, None] / 1000
+        return 1 - time, time
+    a = alpha_cumprod(t)[:, None, None, None]
+    return a.sqrt(), (1 - a).sqrt()
 
 
 def alpha_cumprod(t: Tensor) -> Tensor:
@@ -96,7 +107,8 @@ def real_pipeline(name: str = "ddpm", **options: Any) -> Any:
         for parameter in model.parameters():
             if parameter.abs().max() == 0:
                 torch.nn.init.normal_(parameter, std=0.05)
-    scheduler = make_scheduler(name, paper_scheduler().config, learned_sigma=True)
+    config = (flow_scheduler if name == "flow" else paper_scheduler)().config
+    scheduler = make_scheduler(name, config, learned_sigma=True)
     pipe = IPTV2Pipeline(model.eval(), tiny_vae(), scheduler, **options)
     pipe.set_progress_bar_config(disable=True)
     return pipe

@@ -111,7 +111,7 @@ def test_wrong_shapes_are_refused(change: dict[str, torch.Tensor], message: str)
 
 def test_unknown_names_and_wrong_configurations_are_refused() -> None:
     with pytest.raises(ValueError, match="IPTV2-S, IPTV2-B"):
-        create_denoiser("DiT-S/2")
+        create_denoiser("DiT-S/4")
     with pytest.raises(ValueError, match="num_classes=0"):
         create_denoiser("IPTV2-Ti", num_classes=0)
     with pytest.raises(ValueError, match=r"multiple of 8.*36"):
@@ -125,6 +125,13 @@ def test_overrides_reach_the_network_and_the_configuration() -> None:
     assert (model.config["window"], model.config["attention"]) == (4, ("ggsa",))
     assert model.backbone.config.window_at(0) == 4
     assert create_denoiser("IPTV2-Ti", num_classes=9).backbone.config.window_at(0) == 16  # half of 32
+
+
+@torch.no_grad()
+def test_one_level_predicts() -> None:
+    model = make(layers=(2,), heads=(1,))
+    assert run(model, *inputs(10, 15)).shape == (2, 8, 10, 15)
+    assert model.head.weight.shape[1] == 4
 
 
 @torch.no_grad()

@@ -81,6 +81,36 @@ def test_combination_is_float32_in_a_half_precision_model(z: torch.Tensor) -> No
     assert guided(model, LABELS, NULL, 3.0)(z.bfloat16(), T).dtype == torch.float32
 
 
+@pytest.mark.parametrize("channels", [None, 3])
+def test_a_guide_stands_in_the_place_of_the_null_label(
+    model: GaussianDenoiser, z: torch.Tensor, channels: int | None
+) -> None:
+    guide = GaussianDenoiser(std=0.9, out_channels=4)  # without learned variance
+    strong, weak = model(z, T, LABELS).sample, guide(z, T, LABELS).sample  # type: ignore[union-attr]
+    model.rows.clear()
+    prediction = guided(model, LABELS, NULL, 1.7, channels=channels, guide=guide)(z, T)
+    count = channels or 4
+    torch.testing.assert_close(prediction[:, :count], (weak + 1.7 * (strong[:, :4] - weak))[:, :count])
+    assert torch.equal(prediction[:, count:], strong[:, count:])
+    assert (model.rows, guide.rows) == ([3], [3, 3])
+    assert guide.labels[1].tolist() == LABELS.tolist()
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.3, 1.5, 4.0])
+def test_a_model_that_guides_itself_is_not_guided(model: GaussianDenoiser, z: torch.Tensor, scale: float) -> None:
+    assert torch.equal(guided(model, LABELS, NULL, scale, guide=model)(z, T), both(model, z)[0])
+
+
+def test_outside_the_interval_the_guide_does_not_run(model: GaussianDenoiser, z: torch.Tensor) -> None:
+    guide = GaussianDenoiser(std=0.9)
+    denoise = guided(model, LABELS, NULL, 3.0, interval=(0.2, 0.5), guide=guide)
+    for t in (199, 501):
+        denoise(z, torch.tensor(t))
+    assert guide.rows == []
+    denoise(z, torch.tensor(200))
+    assert guide.rows == [3]
+
+
 @pytest.mark.parametrize("interval", [(0.6, 0.4), (-0.1, 0.5), (0.5, 1.5), (0.5,)])
 def test_bad_intervals_are_refused(model: GaussianDenoiser, interval: tuple[float, float]) -> None:
     with pytest.raises(ValueError, match="0 <= low <= high <= 1"):

@@ -112,6 +112,15 @@ def test_guidance_interval() -> None:
     assert pipe.transformer.rows == [2, 2, 4, 4, 2]
 
 
+def test_autoguidance() -> None:
+    pipe, guide = pipeline(), GaussianDenoiser(std=0.9)
+    unguided = latents_of(pipe, guidance_scale=1.0)
+    assert torch.equal(latents_of(pipe, guidance_scale=2.5, guide_transformer=GaussianDenoiser()), unguided)
+    pipe.transformer.rows.clear()
+    assert not torch.allclose(latents_of(pipe, guidance_scale=2.5, guide_transformer=guide), unguided, atol=0.01)
+    assert pipe.transformer.rows == guide.rows == [2] * 5
+
+
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_an_image_depends_on_its_own_generator_only(name: str) -> None:
     """With the real network; its convolutions may round differently at another batch size, the noise may not differ."""
@@ -244,6 +253,9 @@ def test_half_precision_starts_from_the_same_noise() -> None:
         ({"guidance_channels": 5}, "1 to 4, or None for all, got 5"),
         ({"guidance_interval": (0.9, 0.1)}, "0 <= low <= high <= 1"),
         ({"guidance_scale": float("inf")}, "finite"),
+        ({"guide_transformer": GaussianDenoiser(num_classes=6)}, "num_classes 5, as the transformer, got 6"),
+        ({"guide_transformer": GaussianDenoiser(in_channels=3)}, "in_channels 4, as the transformer, got 3"),
+        ({"cache_interval": 0}, "whole number of steps from 1, got 0"),
         ({"height": 15}, "multiples of 2, 2 of the VAE"),
         ({"callback_on_step_end_tensor_inputs": ["noise"]}, "a step callback can get"),
     ],

@@ -1,4 +1,5 @@
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,11 +14,16 @@ from iptv2_diffusion.diffusion.schedule import (
     SCHEDULERS,
     check_steps,
     default_steps,
+    flow_scheduler,
+    is_flow,
     keeps_learned_variance,
+    load_scheduler,
     make_scheduler,
     paper_scheduler,
     without_channel_cut,
 )
+
+DIFFUSION = [name for name in SCHEDULERS if name != "flow"]  # what a noise schedule with betas can be sampled with
 
 # numpy 2 complains about the way diffusers turns tensors into arrays.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -88,7 +94,7 @@ def test_ddpm_visits_adms_timesteps(steps: int) -> None:
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
-@pytest.mark.parametrize("name", SCHEDULERS)
+@pytest.mark.parametrize("name", DIFFUSION)
 def test_noise_schedule_is_kept_and_traps_are_not(name: str, prediction_type: str) -> None:
     stored = dict(paper_scheduler().config) | {
         "beta_end": 0.03,
@@ -136,7 +142,7 @@ def test_ddim_is_diffusers_ddim_where_that_hits_its_timesteps(steps: int) -> Non
     torch.testing.assert_close(z, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", SCHEDULERS)
+@pytest.mark.parametrize("name", DIFFUSION)
 @pytest.mark.parametrize("steps", [3, 30, 61, 300])
 def test_every_step_count_denoises_to_the_end(name: str, steps: int) -> None:
     """A point mass at 0.7: whatever the steps, nothing but the last level's noise may remain."""
@@ -152,14 +158,14 @@ def test_every_step_count_denoises_to_the_end(name: str, steps: int) -> None:
 
 
 def test_unknown_names_and_prediction_types_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"'plms'.*ddpm, ddim, dpm\+\+, unipc, euler"):
+    with pytest.raises(ValueError, match=r"'plms'.*ddpm, ddim, dpm\+\+, unipc, euler, flow"):
         make_scheduler("plms", paper_scheduler().config, learned_sigma=True)
     with pytest.raises(ValueError, match="epsilon, v_prediction, got 'sample'"):
         make_scheduler("ddpm", {"prediction_type": "sample"}, learned_sigma=True)
 
 
 @pytest.mark.parametrize("steps", [0, -3, 1001, 2.5])
-@pytest.mark.parametrize("name", SCHEDULERS)
+@pytest.mark.parametrize("name", DIFFUSION)
 def test_wrong_step_counts_are_refused(name: str, steps: int) -> None:
     with pytest.raises(ValueError, match="whole number from 1 to"):
         check_steps(steps, make_scheduler(name, paper_scheduler().config, learned_sigma=True))
@@ -175,9 +181,10 @@ def test_second_order_solvers_cannot_take_every_timestep() -> None:
 
 def test_default_steps() -> None:
     config = paper_scheduler().config
-    steps = {name: default_steps(make_scheduler(name, config, learned_sigma=True)) for name in SCHEDULERS}
+    steps = {name: default_steps(make_scheduler(name, config, learned_sigma=True)) for name in DIFFUSION}
     assert steps == {"ddpm": 250, "ddim": 50, "dpm++": 25, "unipc": 25, "euler": 50}
     assert default_steps(DDIMScheduler()) == 50
+    assert default_steps(flow_scheduler()) == 50
 
 
 def test_only_ddpm_keeps_the_variance_whatever_the_config_says() -> None:
@@ -194,3 +201,33 @@ def test_a_solver_that_would_cut_channels_is_replaced() -> None:
     assert without_channel_cut(mended) is mended
     ddpm = paper_scheduler()
     assert without_channel_cut(ddpm) is ddpm
+
+
+def test_only_flows_are_flows() -> None:
+    """By their configs, fresh or from a file, whatever else diffusers has written into them."""
+    config = paper_scheduler().config
+    assert [is_flow(make_scheduler(name, config, learned_sigma=True).config) for name in DIFFUSION] == [False] * 5
+    assert is_flow(flow_scheduler().config)
+    assert not is_flow(DDIMScheduler().config)
+    assert not is_flow(UniPCMultistepScheduler(use_flow_sigmas=True, flow_shift=3.0).config)
+    with pytest.raises(ValueError, match="rectified flow: expected the scheduler flow, got ddim"):
+        make_scheduler("ddim", flow_scheduler().config, learned_sigma=False)
+    with pytest.raises(ValueError, match="no rectified flow"):
+        make_scheduler("flow", config, learned_sigma=False)
+
+
+@pytest.mark.parametrize("scheduler", [paper_scheduler(), flow_scheduler()], ids=["paper", "flow"])
+def test_saved_schedulers_load_as_what_they_were(scheduler: Any, tmp_path: Path) -> None:
+    scheduler.save_pretrained(tmp_path)
+    loaded = load_scheduler(tmp_path)
+    assert type(loaded) is type(scheduler)
+    own = {key: value for key, value in scheduler.config.items() if key[0] != "_"}
+    assert {key: loaded.config[key] for key in own} == own
+
+
+def test_other_schedulers_and_folders_without_one_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="cannot load the scheduler in"):
+        load_scheduler(tmp_path)
+    DDIMScheduler().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="DDIMScheduler"):
+        load_scheduler(tmp_path)

@@ -178,7 +178,8 @@ def test_the_loss_is_the_objective_of_the_noised_latents(prediction: str, learne
     simple = (output[:, :4] - target).square().mean((1, 2, 3))
     terms = DiffusionObjective(task.scheduler.config).terms(output, z, noise, t)
     assert loss.shape == (24,)
-    torch.testing.assert_close(scalars, {"simple": simple, "bound": terms.bound}, rtol=1e-4, atol=1e-5)
+    plain = {name: scalars[name] for name in ("simple", "bound")}
+    torch.testing.assert_close(plain, {"simple": simple, "bound": terms.bound}, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(loss, scalars["simple"] + scalars["bound"])
     assert (scalars["bound"] > 0).all() == learned
     loss.sum().backward()
@@ -234,7 +235,7 @@ def test_validation_is_the_mean_error_on_fixed_noise() -> None:
     correlation = torch.corrcoef(noise.flatten(1)).fill_diagonal_(0)
     assert correlation.abs().max() < 0.35
     error = (task.model(x, t, labels).sample[:, :4] - noise).square().mean().item()
-    assert figures == {"held_out_loss": pytest.approx(error, rel=1e-4)}
+    assert figures["held_out_loss"] == pytest.approx(error, rel=1e-4)
 
     task.sample(1)
     torch.rand(3)

@@ -8,7 +8,8 @@ import pytest
 import torch
 from toy import ToyNet, ToyTask, tensors, toy_config
 
-from iptv2_diffusion.engine import fit, newest, read_run
+from iptv2_diffusion.engine import averages, fit, newest, read_run
+from iptv2_diffusion.engine.checkpoint import best_figure
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +93,14 @@ def test_an_occupied_folder_is_refused(run):
         fit(ToyTask(), toy_config(run))
 
 
+def test_the_best_survives_a_kill_while_it_is_replaced(tmp_path):
+    for name, value in ((".best-before", 2.0), (".best", 3.0)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text(json.dumps({"figures": {"psnr": value}}))
+    assert best_figure(tmp_path, "psnr") == 2.0
+    assert (tmp_path / "best").is_dir()
+
+
 def test_nothing_to_resume(tmp_path):
     with pytest.raises(FileNotFoundError, match="nothing to resume in"):
         fit(ToyTask(), toy_config(tmp_path / "absent", resume=True))
@@ -104,6 +113,19 @@ def test_another_configuration_is_refused_by_name(run):
         resume(run, batch_size=16, betas=(0.8, 0.999), micro_batch=1)
     with pytest.raises(ValueError, match=r"model.width \(8 then, absent now\)"):
         fit(ToyTask(), toy_config(run, resume=True))
+
+
+def test_checkpoints_from_before_there_were_several_averages_are_resumed(run):
+    path = run / "checkpoint-00000003" / "run.json"
+    record = read_run(path.parent)
+    assert record["config"]["ema"] == ["0.9"]
+    del record["config"]["tracker"]
+    record["config"]["ema"] = 0.9
+    path.write_text(json.dumps(record))
+    assert averages(path.parent) == {"0.9": path.parent / "model"}
+    assert resume(run) == 6
+    with pytest.raises(ValueError, match=r"ema \(\['0.9'\] then, \['0.99'\] now\)$"):
+        resume(run, ema=("0.99",))
 
 
 def test_another_model_is_refused_by_name(run):
@@ -138,6 +160,14 @@ def test_an_incomplete_folder_in_the_way_is_refused(run):
     (run / "checkpoint-00000006").mkdir()
     with pytest.raises(ValueError, match=r"checkpoint-00000006 has no run.json"):
         resume(run)
+
+
+def test_damaged_further_averages_are_named(tmp_path):
+    fit(ToyTask(), toy_config(tmp_path, steps=3, ema=("0.9", "power-0.1")))
+    path = tmp_path / "checkpoint-00000003" / "ema" / "power-0.1" / "diffusion_pytorch_model.safetensors"
+    path.write_bytes(path.read_bytes()[:-7])
+    with pytest.raises(ValueError, match=r"ema/power-0.1/diffusion_pytorch_model.safetensors is damaged"):
+        fit(ToyTask(), toy_config(tmp_path, ema=("0.9", "power-0.1"), resume=True))
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,22 @@ from pathlib import Path
 
 import pytest
 import torch
+from denoising import DenoisingTask
+from safetensors.torch import load_file
 from toy import ToyTask, assert_same_checkpoint, losses, records, tensors, toy_config
 
 from iptv2_diffusion.engine import fit
 
-TOY = Path(__file__).with_name("toy.py")
+SCRIPT = Path(__file__).with_name("runs.py")
+TWENTY = {
+    "steps": 20,
+    "micro_batch": 2,
+    "clip": 1.0,
+    "checkpoint_every": 20,
+    "ema": ["0.9", "power-0.1"],
+    "batch_size": 4,
+}
+SHARDED = {"micro_batch": 2, "clip": 0.5, "ema": ["0.9", "power-0.1"]}
 
 
 def train_with_two_processes(runs: list[dict]) -> list[subprocess.CompletedProcess]:
@@ -22,8 +33,8 @@ def train_with_two_processes(runs: list[dict]) -> list[subprocess.CompletedProce
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    shared |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TOY.parents[2])}
-    command = [sys.executable, str(TOY), json.dumps(runs, default=str)]
+    shared |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parents[2])}
+    command = [sys.executable, str(SCRIPT), json.dumps(runs, default=str)]
     ranks = [os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
     processes = [subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) for env in ranks]
     try:
@@ -44,6 +55,11 @@ def two(tmp_path_factory) -> Path:
         {"output": output / "micro", "micro_batch": 3},
         {"output": output / "stopped", "steps": 50, "checkpoint_every": 100, "signal_at": 2 * 8 + 5},
         {"output": output / "broken", "breaks_at": 4 * 8 + 5},
+        {"output": output / "denoiser", "task": "denoiser", **TWENTY},
+        {"output": output / "sharded", "sharded": True, **SHARDED},
+        {"output": output / "sharded-parts", "sharded": True, **SHARDED, "steps": 3},
+        {"output": output / "sharded-parts", "sharded": True, **SHARDED, "resume": True},
+        {"output": output / "sharded-denoiser", "sharded": True, "task": "denoiser", **TWENTY, "steps": 4},
     ]
     for process in train_with_two_processes(runs):
         assert process.returncode == 0, process.stderr
@@ -81,3 +97,56 @@ def test_a_broken_loss_in_one_process_stops_both(two):
     messages = [(two / "broken" / f"error-{rank}.txt").read_text() for rank in range(2)]
     assert messages[0] == messages[1]
     assert messages[0].startswith("step 5: loss nan")
+
+
+@pytest.fixture(scope="module")
+def one_denoiser(tmp_path_factory) -> Path:
+    output = tmp_path_factory.mktemp("one")
+    fit(DenoisingTask(), toy_config(output, **TWENTY))
+    return output
+
+
+@pytest.mark.parametrize(("name", "steps"), [("denoiser", 20), ("sharded-denoiser", 4)])
+def test_a_denoiser_logs_the_same_on_one_and_two_processes(two, one_denoiser, name, steps):
+    """Also the loss of late timesteps, which most micro-batches and some steps have not at all."""
+    both, alone = records(two / name), records(one_denoiser)[:steps]
+    assert [record.keys() for record in both] == [record.keys() for record in alone]
+    assert 0 < sum("loss_late" not in record for record in alone) < steps == len(alone)
+    for key in ("loss", "loss_late", "grad_norm"):
+        values = [torch.tensor([record[key] for record in run if key in record]) for run in (both, alone)]
+        torch.testing.assert_close(*values, rtol=0, atol=1e-5)
+
+
+def test_a_denoiser_learns_the_same_on_one_and_two_processes(two, one_denoiser):
+    files = ("model", "ema/power-0.1")
+    weights = [
+        [load_file(run / "checkpoint-00000020" / name / "diffusion_pytorch_model.safetensors") for name in files]
+        for run in (two / "denoiser", one_denoiser)
+    ]
+    torch.testing.assert_close(*weights, rtol=0, atol=1e-5)
+
+
+def test_sharded_parameters_give_the_same_weights_and_averages(two, tmp_path):
+    fit(ToyTask(), toy_config(tmp_path, **SHARDED))
+    torch.testing.assert_close(losses(two / "sharded"), losses(tmp_path), rtol=0, atol=1e-6)
+    found, alone = (tensors(run / "checkpoint-00000006") for run in (two / "sharded", tmp_path))
+    for name, weights in alone.items():
+        if name.startswith(("/model", "/ema")):
+            torch.testing.assert_close(found[name], weights, rtol=1e-4, atol=1e-5)
+        elif name.startswith("/state"):
+            key = name.replace("/state/model.safetensors", "pytorch_model_fsdp.bin")
+            torch.testing.assert_close(found[key], weights, rtol=1e-4, atol=1e-5)
+
+
+def test_six_sharded_steps_equal_three_and_three(two):
+    for name in ("checkpoint-00000003", "checkpoint-00000006"):
+        assert_same_checkpoint(two / "sharded" / name, two / "sharded-parts" / name, averages=2)
+    assert records(two / "sharded") == records(two / "sharded-parts")
+
+
+def test_another_kind_of_parallelism_is_refused_on_resuming(two, tmp_path):
+    os.symlink(two / "sharded" / "checkpoint-00000003", tmp_path / "checkpoint-00000003")
+    with pytest.raises(
+        ValueError, match=r"saved under another kind of parallelism: it has no state/model.safetensors$"
+    ):
+        fit(ToyTask(), toy_config(tmp_path, **SHARDED, resume=True))

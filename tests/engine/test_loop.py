@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from toy import ToyTask, assert_same_checkpoint, losses, records, tensors, toy_config
+from toy import ToyNet, ToyTask, assert_same_checkpoint, losses, records, tensors, toy_config
 
-from iptv2_diffusion.engine import fit, newest, read_run
+from iptv2_diffusion.engine import averages, fit, newest, read_run
 
 
 def test_training_equals_a_plain_loop(tmp_path):
@@ -28,13 +28,15 @@ def test_training_equals_a_plain_loop(tmp_path):
     for step, record in enumerate(r for r in records(tmp_path) if "loss" in r):
         batch = torch.utils.data.default_collate([plain.sample(p) for p in range(step * 8, step * 8 + 8)])
         loss, scalars = plain.loss(plain.model, batch)
+        size = scalars["size"]
+        assert isinstance(size, torch.Tensor)
         optimizer.zero_grad()
         loss.mean().backward()
         norm = torch.cat([p.grad.flatten() for p in plain.model.parameters() if p.grad is not None]).norm()
         optimizer.step()
         average = {n: 0.9 * average[n] + 0.1 * value for n, value in plain.model.state_dict().items()}
         measured = [record[name] for name in ("step", "loss", "size", "grad_norm", "lr")]
-        expected = [step + 1, loss.mean().item(), float(scalars["size"].mean()), float(norm), 1e-2]
+        expected = [step + 1, loss.mean().item(), float(size.mean()), float(norm), 1e-2]
         np.testing.assert_allclose(measured, expected, rtol=1e-5)
     torch.testing.assert_close(task.model.state_dict(), plain.model.state_dict(), rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(task.validated[-1], average, rtol=1e-4, atol=1e-6)
@@ -50,15 +52,50 @@ def test_clipping_limits_the_gradient(tmp_path):
     assert float(norm) == pytest.approx(0.01, rel=1e-3)
 
 
-def test_six_steps_equal_three_and_three(tmp_path):
-    fit(ToyTask(), toy_config(tmp_path / "whole"))
-    fit(ToyTask(), toy_config(tmp_path / "parts", steps=3))
+@pytest.mark.parametrize("averages", [("0.9",), ("power-0.1", "0.9", "0.5")])
+def test_six_steps_equal_three_and_three(tmp_path, averages):
+    fit(ToyTask(), toy_config(tmp_path / "whole", ema=averages))
+    fit(ToyTask(), toy_config(tmp_path / "parts", ema=averages, steps=3))
     torch.manual_seed(1234)
-    assert fit(ToyTask(seed=0), toy_config(tmp_path / "parts", resume=True)) == 6
+    assert fit(ToyTask(seed=0), toy_config(tmp_path / "parts", ema=averages, resume=True)) == 6
     for name in ("checkpoint-00000003", "checkpoint-00000006"):
-        assert_same_checkpoint(tmp_path / "whole" / name, tmp_path / "parts" / name)
+        assert_same_checkpoint(tmp_path / "whole" / name, tmp_path / "parts" / name, len(averages))
     assert records(tmp_path / "whole") == records(tmp_path / "parts")
     assert len(records(tmp_path / "parts")) == 6 + 3
+
+
+def test_every_average_is_the_one_it_would_be_alone(tmp_path):
+    names = ("power-0.1", "0.9", "0.5")
+    task = ToyTask()
+    fit(task, toy_config(tmp_path / "all", ema=names))
+    places = averages(tmp_path / "all" / "checkpoint-00000006")
+    assert [str(place.relative_to(tmp_path / "all" / "checkpoint-00000006")) for place in places.values()] == [
+        *("model", "ema/0.9", "ema/0.5")
+    ]
+    for name in names:
+        fit(ToyTask(), toy_config(tmp_path / name, ema=(name,)))
+        alone, found = tmp_path / name / "checkpoint-00000006" / "model", places[name]
+        weights = [ToyNet.from_pretrained(place).state_dict() for place in (alone, found)]
+        torch.testing.assert_close(*weights, rtol=0, atol=0)
+    torch.testing.assert_close(task.validated[-1], ToyNet.from_pretrained(places["power-0.1"]).state_dict())
+
+
+def test_scalars_with_weights_are_means_over_the_samples_that_have_them(tmp_path):
+    class Weighted(ToyTask):
+        def loss(self, model, batch):
+            loss, scalars = super().loss(model, batch)
+            first = (batch["position"] < 3).float()
+            return loss, {**scalars, "first": (loss, first), "heavy": (loss, batch["position"].float())}
+
+    fit(Weighted(), toy_config(tmp_path, steps=2, micro_batch=2))
+    task = ToyTask()
+    batch = torch.utils.data.default_collate([task.sample(position) for position in range(8)])
+    loss = task.loss(task.model, batch)[0].detach()
+    record, later = (entry for entry in records(tmp_path) if "loss" in entry)
+    assert record["first"] == pytest.approx(loss[:3].mean().item(), rel=1e-5)
+    assert record["heavy"] == pytest.approx((loss * torch.arange(8)).sum().item() / 28, rel=1e-5)
+    assert "first" not in later
+    assert "heavy" in later
 
 
 def test_global_random_state_is_resumed_and_otherwise_untouched(tmp_path):
@@ -173,11 +210,11 @@ def test_a_signal_ends_with_a_checkpoint(tmp_path, number, workers, caplog):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_the_process_group_spares_the_workers(tmp_path, number):
     """As Ctrl-C in a terminal, or a scheduler, sends it."""
-    toy = Path(__file__).with_name("toy.py")
+    script = Path(__file__).with_name("runs.py")
     runs = [{"output": str(tmp_path), "steps": 1_000_000, "checkpoint_every": 1_000_000, "workers": 2}]
-    environment = os.environ | {"PYTHONPATH": str(toy.parents[2])}
+    environment = os.environ | {"PYTHONPATH": str(script.parents[2])}
     process = subprocess.Popen(
-        [sys.executable, str(toy), json.dumps(runs)], env=environment, start_new_session=True, stderr=subprocess.PIPE
+        [sys.executable, str(script), json.dumps(runs)], env=environment, start_new_session=True, stderr=subprocess.PIPE
     )
     try:
         while process.poll() is None and not (tmp_path / "stats.jsonl").exists():

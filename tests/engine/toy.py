@@ -1,24 +1,21 @@
-"""A task small enough to train in milliseconds. Run as a script, it trains once per configuration given as JSON."""
+"""A task small enough to train in milliseconds."""
 
 import json
 import math
-import os
-import signal
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from iptv2_diffusion.engine import TrainConfig, fit
+from iptv2_diffusion.engine import TrainConfig
+from iptv2_diffusion.engine.task import Scalar
 
 
 class ToyNet(ModelMixin, ConfigMixin):
@@ -63,7 +60,7 @@ class ToyTask:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + position)
         return {"x": torch.randn(4, generator=generator), "position": torch.tensor(position)}
 
-    def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Mapping[str, Scalar]]:
         x = batch["x"]
         target = torch.stack([x.sum(1), x.prod(1)], 1)
         error = (model(x) - target).square().mean(1)
@@ -86,7 +83,7 @@ class ToyTask:
 def toy_config(output: Path, **changes: Any) -> TrainConfig:
     """Six small steps, everything on, a checkpoint every third."""
     schedule = {"log_every": 1, "checkpoint_every": 3, "validate_every": 2, "preview_every": 4}
-    config = TrainConfig(output=output, steps=6, batch_size=8, lr=1e-2, ema=0.9, workers=0)
+    config = TrainConfig(output=output, steps=6, batch_size=8, lr=1e-2, ema=("0.9",), workers=0)
     return replace(config, **(schedule | changes))
 
 
@@ -104,35 +101,13 @@ def tensors(checkpoint: Path) -> dict[str, Tensor]:
     """Every tensor of a checkpoint: trained weights, averaged weights, optimizer."""
     found = {f"{file}:{n}": t for file in checkpoint.rglob("*.safetensors") for n, t in load_file(file).items()}
     found = {name.removeprefix(str(checkpoint)): tensor for name, tensor in found.items()}
+    for file in sorted((checkpoint / "state").glob("pytorch_model*.bin")):
+        found |= {f"{file.name}:{name}": tensor for name, tensor in torch.load(file, weights_only=True).items()}
     optimizer = torch.load(checkpoint / "state" / "optimizer.bin", weights_only=True)
     return found | {f"optimizer:{i}.{n}": t for i, s in optimizer["state"].items() for n, t in s.items()}
 
 
-def assert_same_checkpoint(a: Path, b: Path) -> None:
-    """Bit for bit; 4 weights, 4 averages, 4 times (step, first and second moment)."""
-    assert len(tensors(a)) == 20
+def assert_same_checkpoint(a: Path, b: Path, averages: int = 1) -> None:
+    """Bit for bit; 4 weights, 4 of every average, 4 times (step, first and second moment)."""
+    assert len(tensors(a)) == 16 + 4 * averages
     torch.testing.assert_close(tensors(a), tensors(b), rtol=0, atol=0)
-
-
-def main(runs: list[dict[str, Any]]) -> None:
-    """`signal_at`: the position whose process sends itself SIGTERM; a broken loss is reported in error-<rank>.txt."""
-    for changes in runs:
-        output, at, breaks_at = Path(changes.pop("output")), changes.pop("signal_at", -1), changes.pop("breaks_at", -1)
-        trainer = os.getpid()
-        task = ToyTask(
-            on_sample=lambda position, at=at, trainer=trainer: (
-                os.kill(trainer, signal.SIGTERM) if position == at else None
-            ),
-            breaks_at=breaks_at,
-        )
-        try:
-            fit(task, toy_config(output, **changes))
-        except FloatingPointError as error:
-            (output / f"error-{os.environ['RANK']}.txt").write_text(str(error))
-
-
-if __name__ == "__main__":
-    try:
-        main(json.loads(sys.argv[1]))
-    finally:
-        PartialState().destroy_process_group()

@@ -63,6 +63,18 @@ def test_gray_restorers_read_gray(folder, monkeypatch, capsys):
     assert "gray.safetensors: diffusion index" in capsys.readouterr().out
 
 
+def test_restorers_of_the_hub_and_of_a_run(folder, monkeypatch, capsys):
+    model = load_restorer("colour.safetensors")
+    model.save_pretrained(folder / "run" / "checkpoint-00000003" / "model")
+    (folder / "run" / "checkpoint-00000003" / "run.json").write_text("{}")
+    report = {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": []}
+    monkeypatch.setattr(IPTV2Restorer, "from_pretrained", lambda source, **options: (model, report))
+    call(monkeypatch, "--ckpt", "somebody/restorer", "run", *FLAGS)
+    lines = [line.split(": ") for line in capsys.readouterr().out.splitlines()]
+    assert [name for name, *_ in lines[:2]] == ["somebody/restorer", "run"]
+    assert lines[0][1] == lines[1][1]
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [

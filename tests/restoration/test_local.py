@@ -1,25 +1,17 @@
 """Grid attention inside overlapping macro-tiles."""
 
+from functools import partial
 from itertools import product
-from typing import Any
 
 import pytest
+import tiny_restorer
 import torch
 
-from iptv2_diffusion import IPTV2Restorer
 from iptv2_diffusion.layers.attention import GGSA
 from iptv2_diffusion.layers.conv import INITS
 from iptv2_diffusion.restoration.local import averaged, local_attention, spans
 
-TINY: dict[str, Any] = {"width": 4, "layers": (2, 2, 2), "heads": (1, 2, 4), "window": 8, "grid": 4, "refinement": 2}
-
-
-def make(**fields: Any) -> IPTV2Restorer:
-    model = IPTV2Restorer(**(TINY | fields)).eval()
-    generator = torch.Generator().manual_seed(0)
-    for parameter in model.parameters():
-        parameter.data.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-    return model
+make = partial(tiny_restorer.make, layers=(2, 2, 2), heads=(1, 2, 4), refinement=2)
 
 
 def random(*shape: int) -> torch.Tensor:

@@ -8,16 +8,12 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from tiny_restorer import TINY, make
 
-from iptv2_diffusion import IPTV2Restorer, IPTV2Transformer2DModel
+from iptv2_diffusion import IPTV2Transformer2DModel
 from iptv2_diffusion.restoration.model_files import load_model, load_restorer, save_weights
 
-TINY: dict[str, Any] = {"width": 4, "layers": (1, 2), "heads": (1, 2), "window": 8, "grid": 4}
 NAME = "model.safetensors"
-
-
-def make(**fields: Any) -> IPTV2Restorer:
-    return IPTV2Restorer(**(TINY | fields)).eval()
 
 
 def header(path: Path) -> dict[str, str]:

@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from iptv2_diffusion.restoration.initialise import initialise
 from iptv2_diffusion.restoration.restorer import IPTV2Restorer
 from iptv2_diffusion.restoration.task import RestorationTask, to_uint8
 
@@ -107,15 +106,3 @@ def test_preview_shows_before_after_and_truth():
 def test_rounding_to_8_bits():
     levels = torch.tensor([-0.1, 0.4 / 255, 0.6 / 255, 254.6 / 255, 1.2]).view(1, 1, 5)
     assert to_uint8(levels)[..., 0].tolist() == [[0, 0, 1, 255, 255]]
-
-
-def test_initialise_from_another_task_and_size():
-    torch.manual_seed(1)
-    source, model = IPTV2Restorer(**TINY), IPTV2Restorer(**TINY, in_channels=1, out_channels=1)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    missing = initialise(model, source)
-    assert missing == ["stem.weight", "head.weight"]
-    for name, value in model.state_dict().items():
-        assert torch.equal(value, before[name] if name in missing else source.state_dict()[name])
-    with pytest.raises(ValueError, match="none of the 1 tensors of the model fits"):
-        initialise(torch.nn.Linear(3, 5, bias=False), source)

@@ -1,27 +1,21 @@
 """The restorer: any size, channels, padding, saving, fusing, compiling, exporting."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tiny_restorer
 import torch
 import torch.nn.functional as F
+from tiny_restorer import CLOSE
 
 import iptv2_diffusion
 from iptv2_diffusion import IPTV2Restorer, create_restorer
 from iptv2_diffusion.layers.reparam import Reparameterised
 
-TINY: dict[str, Any] = {"width": 4, "layers": (2, 2, 2), "heads": (1, 2, 4), "window": 8, "grid": 4}
-CLOSE: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}  # float32, sums in another order
-
-
-def make(**fields: Any) -> IPTV2Restorer:
-    model = IPTV2Restorer(**(TINY | fields)).eval()
-    generator = torch.Generator().manual_seed(0)
-    for parameter in model.parameters():
-        parameter.data.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-    return model
+make = partial(tiny_restorer.make, layers=(2, 2, 2), heads=(1, 2, 4))
 
 
 def images(height: int, width: int, channels: int = 3, batch: int = 1) -> torch.Tensor:
@@ -75,6 +69,21 @@ def test_other_channels_have_no_residual_but_a_skip_from_shallow_features() -> N
     expected = F.conv2d(features, model.head.weight, padding=1)
     torch.testing.assert_close(model(image), expected, rtol=1e-10, atol=1e-10)
     assert make().skip is None
+
+
+@pytest.mark.parametrize("channels", [3, 6])
+def test_one_level_has_a_head_of_its_width(channels: int) -> None:
+    """C channels, not 2C, as there is no skip to concatenate; and no size has to be padded for the U."""
+    model = make(in_channels=channels, layers=(2,), heads=(1,), refinement=1)
+    image = images(13, 22, channels)
+    shallow = F.conv2d(image, model.stem.weight, padding=1)
+    features = model.backbone(shallow) + (0 if model.skip is None else F.conv2d(shallow, model.skip.weight))
+    expected = F.conv2d(features, model.head.weight, padding=1) + (image if channels == 3 else 0)
+    out = model(image)
+    torch.testing.assert_close(out, expected, **CLOSE)
+    (out * torch.rand_like(out)).sum().backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+    assert model.restore_tiled(image.clamp(0, 1), tile=16, overlap=4).shape == out.shape
 
 
 def test_convolutions_have_no_bias_and_the_flavour_of_norm_is_the_only_one() -> None:

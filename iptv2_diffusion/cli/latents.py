@@ -1,0 +1,168 @@
+"""`iptv2-data latents`: pictures -> shards of latent moments, divided among processes."""
+
+import signal
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from typing import Any, cast
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+from tqdm import tqdm
+
+from iptv2_diffusion.cli.common import say
+from iptv2_diffusion.cli.sources import recorded_vae, vae_source
+from iptv2_diffusion.data.hf_pictures import HFPictures, is_hf_folder
+from iptv2_diffusion.data.labelled_pictures import FolderPictures, LabelledPictures
+from iptv2_diffusion.data.latent_format import (
+    DTYPES,
+    LatentHeader,
+    begin,
+    content_hash,
+    finish,
+    pack_names,
+    unfinished_shards,
+    write_shard,
+)
+from iptv2_diffusion.data.tar_pictures import TarPictures, tar_files
+from iptv2_diffusion.diffusion.latents import LatentCodec, center_crop
+from iptv2_diffusion.diffusion.vae_hash import encoder_sha256
+
+CROP = "adm-center"  # `center_crop`
+PATIENCE = timedelta(hours=12)  # for processes that are slower
+
+
+def encode_latents(config: Any) -> None:
+    """Writes what the `LatentsConfig` asks for; what is there already is kept."""
+    state = PartialState(timeout=PATIENCE)
+    pictures = open_pictures(config)
+    codec = LatentCodec.from_pretrained(vae_source(config.vae), device=state.device or "cpu")
+    header = make_header(config, pictures, codec)
+    if state.is_main_process:
+        begin(config.output, header)
+    state.wait_for_everyone()
+    shards = unfinished_shards(config.output, header)
+    state.wait_for_everyone()  # nobody writes before everybody has looked
+    encode_shards(config, pictures, codec, header, shards[state.process_index :: state.num_processes])
+    state.wait_for_everyone()
+    if state.is_main_process:
+        finish(config.output, header)
+    state.destroy_process_group()
+    held_out = "" if header.hold_out is None else f", one of {header.hold_out} held out"
+    say(f"{header.count} pictures of {len(header.classes)} classes{held_out} are in {config.output}")
+
+
+def open_pictures(config: Any) -> LabelledPictures:
+    root, names = config.data_path, None
+    if config.classes is not None:
+        names = config.classes.read_text("utf-8").splitlines()
+    if tar_files(root):
+        return TarPictures(root, names)
+    if is_hf_folder(root):
+        return HFPictures(root, config.split, names)
+    if names is not None:
+        raise ValueError(f"--classes names the classes of tar files and Hugging Face data sets, {root} is neither")
+    return FolderPictures(root)
+
+
+def make_header(config: Any, pictures: LabelledPictures, codec: LatentCodec) -> LatentHeader:
+    if config.image_size % codec.factor:
+        raise ValueError(f"expected --image-size in multiples of {codec.factor}, got {config.image_size}")
+    side = config.image_size // codec.factor
+    return LatentHeader(
+        vae=recorded_vae(config.vae),
+        vae_sha256=encoder_sha256(codec.vae),
+        scale=codec.scale,
+        shift=codec.shift,
+        crop=CROP,
+        image_size=config.image_size,
+        shape=(codec.channels, side, side),
+        flip=config.flip,
+        dtype=config.dtype,
+        classes=pictures.classes,
+        count=len(pictures),
+        content=content_hash((pictures.label(i), pictures.name(i)) for i in range(len(pictures))),
+        shard_size=config.shard_size,
+        hold_out=config.hold_out,
+    )
+
+
+def encode_shards(
+    config: Any, pictures: LabelledPictures, codec: LatentCodec, header: LatentHeader, shards: Sequence[int]
+) -> None:
+    total = sum(len(header.rows(shard)) for shard in shards)
+    crops = iter(_loader(config, pictures, header, shards))
+    quiet = not PartialState().is_main_process
+    with tqdm(total=total, unit="picture", desc="this process encodes", disable=quiet) as bar:
+        for shard in shards:
+            rows = header.rows(shard)
+            parts = []
+            for _ in _batches(rows, config.batch_size):
+                parts.append(_moments(codec, _checked(next(crops)), header))
+                bar.update(len(parts[-1]))
+            names = [pictures.name(index) for index in rows]
+            labels = torch.tensor([pictures.label(index) for index in rows])
+            tensors = {"moments": _finite(torch.cat(parts), names), "labels": labels, "names": pack_names(names)}
+            write_shard(config.output, header, shard, tensors)
+
+
+def _moments(codec: LatentCodec, pixels: Tensor, header: LatentHeader) -> Tensor:
+    """uint8 (B, 3, H, W) -> (B, views, 2, C, h, w)"""
+    images = pixels.to(codec.vae.device).float() / 127.5 - 1
+    views = [images, images.flip(-1)][: header.views]
+    moments = torch.stack([torch.stack(codec.moments(view), 1) for view in views], 1)
+    return moments.to("cpu", DTYPES[header.dtype])
+
+
+def _finite(moments: Tensor, names: Sequence[str]) -> Tensor:
+    broken = (~moments.isfinite()).flatten(1).any(1)
+    if broken.any():
+        raise ValueError(f"the moments of {names[int(broken.int().argmax())]} are not finite as {moments.dtype}")
+    return moments
+
+
+class _Crops(Dataset[Tensor | Exception]):
+    """Pictures (3, size, size) uint8. Errors are values: a worker process would wrap them in its traceback."""
+
+    def __init__(self, pictures: LabelledPictures, size: int) -> None:
+        self.pictures, self.size = pictures, size
+
+    def __getitem__(self, index: int) -> Tensor | Exception:
+        try:
+            picture = center_crop(self.pictures.picture(index), self.size)
+        except (ValueError, OSError) as error:
+            return error
+        return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+
+
+def _loader(config: Any, pictures: LabelledPictures, header: LatentHeader, shards: Sequence[int]) -> DataLoader:
+    """The batches of these shards, in order; none reaches into the next shard."""
+    batches = (batch for shard in shards for batch in _batches(header.rows(shard), config.batch_size))
+    return DataLoader(
+        _Crops(pictures, header.image_size),
+        batch_sampler=cast(Sampler[list[int]], batches),
+        num_workers=config.workers,
+        collate_fn=_collate,
+        worker_init_fn=_leave_interrupts_to_the_parent,
+    )
+
+
+def _batches(rows: range, size: int) -> Iterator[list[int]]:
+    return (list(rows[start : start + size]) for start in range(0, len(rows), size))
+
+
+def _collate(crops: list[Tensor | Exception]) -> Tensor | Exception:
+    error = next((crop for crop in crops if isinstance(crop, Exception)), None)
+    return error or torch.stack(cast(list[Tensor], crops))
+
+
+def _leave_interrupts_to_the_parent(worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _checked(crops: Tensor | Exception) -> Tensor:
+    if isinstance(crops, Exception):
+        raise crops
+    return crops

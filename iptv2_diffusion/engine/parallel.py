@@ -1,0 +1,95 @@
+"""Several processes and mixed precision, through accelerate: plain, DDP, FSDP (version 2) and DeepSpeed (ZeRO 1 and 2).
+
+Weights, gradients, their reductions and averages are float32 everywhere. accelerate's own mixed precision stays off: under
+FSDP and DeepSpeed it would cast weights and gradients, not only what autocast knows to be safe.
+"""
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
+from functools import wraps
+from typing import Any
+
+import torch
+from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate.utils import DistributedType, convert_outputs_to_fp32
+from torch import nn
+
+from iptv2_diffusion.engine.settings import TrainConfig
+
+# Where each kind keeps the trained weights in `state/`; they cannot read each other's.
+WEIGHTS = {DistributedType.FSDP: "pytorch_model_fsdp.bin", DistributedType.DEEPSPEED: "pytorch_model"}
+PLAIN_WEIGHTS = "model.safetensors"
+
+
+def make_accelerator(config: TrainConfig, **options: Any) -> Accelerator:
+    """ValueError for a kind of parallelism that the training loop cannot do."""
+    # The other processes wait while the main one validates; the usual limit of ten minutes may be too short.
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=2))
+    accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[patience], **options)
+    if accelerator.distributed_type == DistributedType.FSDP:
+        _check_fsdp(accelerator.state.fsdp_plugin)
+    elif accelerator.distributed_type == DistributedType.DEEPSPEED:
+        _set_up_deepspeed(accelerator.state.deepspeed_plugin, config)
+    else:
+        _save_without_wrappers(accelerator)
+    return accelerator
+
+
+def weights_name(accelerator: Accelerator) -> str:
+    """The file or folder of the trained weights in `state/`."""
+    return WEIGHTS.get(accelerator.distributed_type, PLAIN_WEIGHTS)
+
+
+def autocast_forward(model: nn.Module, device: torch.device) -> None:
+    """Lets the forward pass compute in bfloat16 what autocast knows to be safe; it still returns float32."""
+    inner: Callable[..., Any] = model.forward
+
+    @wraps(inner)
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        with torch.autocast(device.type, torch.bfloat16):
+            return inner(*args, **kwargs)
+
+    model.forward = convert_outputs_to_fp32(forward)
+
+
+def accumulating(accelerator: Accelerator, model: nn.Module, last: bool) -> AbstractContextManager[None]:
+    """Around forward and backward of a micro-batch, of which only the last one of a step exchanges gradients."""
+    accelerator.sync_gradients = last  # what DeepSpeed goes by
+    return nullcontext() if last else accelerator.no_sync(model)
+
+
+def gradient_norm(accelerator: Accelerator, model: nn.Module, clip: float | None) -> float:
+    """The norm of the whole gradient, before it is clipped; with DeepSpeed the update is done already."""
+    norm: Any = accelerator.clip_grad_norm_(model.parameters(), clip or math.inf)  # inf: only measures
+    return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+
+
+def _check_fsdp(plugin: Any) -> None:
+    """Version 2 shards every parameter by itself; a full state dict serves any number of processes."""
+    got = plugin.fsdp_version, plugin.state_dict_type.name
+    if got != (2, "FULL_STATE_DICT"):
+        raise ValueError(f"FSDP: expected fsdp_version 2 and FULL_STATE_DICT in accelerate's configuration, got {got}")
+
+
+def _set_up_deepspeed(plugin: Any, config: TrainConfig) -> None:
+    if plugin.zero_stage not in (1, 2):
+        raise ValueError(
+            f"DeepSpeed: expected zero_stage 1 or 2 in accelerate's configuration, got {plugin.zero_stage}"
+        )
+    plugin.deepspeed_config["gradient_clipping"] = config.clip or 0.0
+    plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = 1  # wanted, and used for its statistics only
+
+
+def _save_without_wrappers(accelerator: Accelerator) -> None:
+    """Makes `state/` independent of the number of processes: DDP would prefix the names of the weights."""
+
+    def on_save(models: list[Any], weights: list[Any], folder: str) -> None:
+        weights[:] = [accelerator.unwrap_model(model).state_dict() for model in models]
+
+    def on_load(models: list[Any], folder: str) -> None:
+        models[:] = [accelerator.unwrap_model(model) for model in models]
+
+    accelerator.register_save_state_pre_hook(on_save)  # pyright: ignore[reportArgumentType]
+    accelerator.register_load_state_pre_hook(on_load)  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,39 @@
+"""Starting from another model's weights."""
+
+import pytest
+import torch
+from torch import nn
+
+from iptv2_diffusion.backbone.initialise import describe, initialise
+
+
+def network(inputs: int, width: int, **extra: nn.Module) -> nn.Module:
+    return nn.ModuleDict({"first": nn.Linear(inputs, width), "second": nn.Linear(width, 2), **extra})
+
+
+def test_what_fits_is_copied_and_the_rest_is_named() -> None:
+    source, model = network(3, 8), network(4, 8, third=nn.Linear(1, 1, bias=False))
+    model.register_buffer("count", torch.ones(()))
+    source.register_buffer("count", torch.zeros(2))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    afresh = initialise(model, source)
+    assert afresh == {"count": "a number, there 2", "first.weight": "8x4, there 8x3", "third.weight": "not there"}
+    for name, value in model.state_dict().items():
+        assert value.equal(before[name] if name in afresh else source.state_dict()[name])
+    assert describe(afresh, 6) == (
+        "3 of 6 tensors; 3 start afresh: count (a number, there 2), first.weight (8x4, there 8x3), "
+        "third.weight (not there)"
+    )
+    assert describe({}, 6) == "all 6 tensors"
+
+
+def test_copies_are_the_model_s_own() -> None:
+    source, model = network(3, 8), network(3, 8)
+    assert initialise(model, source) == {}
+    nn.init.zeros_(model.get_parameter("first.weight"))
+    assert source.get_parameter("first.weight").abs().max() > 0
+
+
+def test_nothing_that_fits_is_an_error() -> None:
+    with pytest.raises(ValueError, match="none of the 1 tensors of the model fits one of the 4 given"):
+        initialise(nn.Linear(3, 5, bias=False), network(3, 8))

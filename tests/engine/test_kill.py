@@ -1,0 +1,78 @@
+"""SIGKILL at any moment."""
+
+import multiprocessing
+import os
+import random
+import sys
+import time
+
+import pytest
+import torch
+from toy import ToyTask, assert_same_checkpoint, records, toy_config
+
+from iptv2_diffusion.engine import fit, newest, read_run
+
+EVERY, KILLS, STEPS = 3, 20, 3000
+
+
+def train(output: str, resume: bool) -> None:
+    torch.set_num_threads(1)
+    fit(Guarded(), config(output, resume=resume))
+
+
+class Guarded(ToyTask):
+    """Its best weights are kept, too."""
+
+    monitor = "loss"
+
+
+def config(output, **changes):
+    changes = {"steps": STEPS, "tracker": None, "preview_every": None, "ema": ("0.9", "power-0.1")} | changes
+    return toy_config(output, checkpoint_every=EVERY, validate_every=2, keep=2, **changes)
+
+
+def last_recorded(output) -> int:
+    lines = (output / "stats.jsonl").read_text().splitlines() if (output / "stats.jsonl").exists() else []
+    steps = [int(line.split(",")[0].split()[-1]) for line in lines if line.endswith("}")]
+    return max(steps, default=0)
+
+
+def kill_somewhere(output, resume: bool, draw: random.Random, context) -> None:
+    """Some time after it has begun to compute: steps, checkpoints, their removal and the best take turns."""
+    begun = last_recorded(output)
+    process = context.Process(target=train, args=(output, resume))
+    process.start()
+    while process.is_alive() and last_recorded(output) <= begun:
+        time.sleep(0.01)
+    time.sleep(draw.uniform(0, 0.4))
+    assert process.is_alive(), "finished or failed before it was killed"
+    process.kill()
+    process.join()
+
+
+@pytest.mark.slow
+def test_killing_never_loses_more_than_the_steps_since_the_last_checkpoint(tmp_path, monkeypatch):
+    """One run, killed 20 times and resumed each time, ends as one that was left alone, bit for bit."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["toy"])
+    draw, output, unfinished = random.Random(0), tmp_path / "killed", 0
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # for the server's imports
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    for number in range(KILLS):
+        kill_somewhere(output, number > 0, draw, context)
+        unfinished += any(output.glob(".checkpoint-*"))
+        folder = newest(output)
+        if folder is None:  # killed before the first checkpoint: start again, as one would
+            for path in sorted(output.rglob("*"), reverse=True):
+                path.rmdir() if path.is_dir() else path.unlink()
+            continue
+        assert 0 <= last_recorded(output) - read_run(folder)["step"] <= EVERY
+    assert unfinished >= 3, "no kill fell into the writing of a checkpoint"
+    folder = newest(output)
+    assert folder is not None
+    steps = -(-(read_run(folder)["step"] + 1) // EVERY) * EVERY
+    assert fit(Guarded(), config(output, steps=steps, resume=True)) == steps
+    fit(Guarded(), config(tmp_path / "whole", steps=steps))
+    assert records(output) == records(tmp_path / "whole")
+    assert sorted(os.listdir(output)) == sorted(os.listdir(tmp_path / "whole"))
+    assert_same_checkpoint(*(run / f"checkpoint-{steps:08d}" for run in (output, tmp_path / "whole")), averages=2)
