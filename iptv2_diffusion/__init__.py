@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from iptv2_diffusion.cli.load import load_restorer
     from iptv2_diffusion.diffusion.denoiser import IPTV2Transformer2DModel, create_denoiser
     from iptv2_diffusion.diffusion.dit import DiTDenoiser
     from iptv2_diffusion.diffusion.latents import LatentCodec
     from iptv2_diffusion.diffusion.pipeline import IPTV2Pipeline
-    from iptv2_diffusion.restoration.model_files import load_restorer
     from iptv2_diffusion.restoration.restorer import IPTV2Restorer, create_restorer
 
 _HOMES = {
     "create_denoiser": "iptv2_diffusion.diffusion.denoiser",
     "create_restorer": "iptv2_diffusion.restoration.restorer",
-    "load_restorer": "iptv2_diffusion.restoration.model_files",
+    "load_restorer": "iptv2_diffusion.cli.load",
     "DiTDenoiser": "iptv2_diffusion.diffusion.dit",
     "IPTV2Transformer2DModel": "iptv2_diffusion.diffusion.denoiser",
     "IPTV2Restorer": "iptv2_diffusion.restoration.restorer",

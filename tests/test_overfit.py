@@ -55,7 +55,7 @@ def test_eight_latents_are_learned_by_heart(tmp_path: Path) -> None:
         schedule="cosine",
         warmup_steps=20,
         clip=1.0,
-        ema=0.9,
+        ema=("0.9",),
         workers=0,
         checkpoint_every=STEPS,
         validate_every=STEPS,

@@ -1,8 +1,11 @@
 """Starting from another model's weights: another task, other classes, another size."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
+
+ABSENT = "not there"
+SHOWN = 3  # names of each kind
 
 
 def initialise(model: nn.Module, source: nn.Module) -> dict[str, str]:
@@ -21,16 +24,23 @@ def initialise(model: nn.Module, source: nn.Module) -> dict[str, str]:
 
 
 def describe(afresh: Mapping[str, str], total: int) -> str:
-    """One line on what `initialise` returned for a model of `total` tensors."""
+    """One short line on what `initialise` returned for a model of `total` tensors: numbers and the first names."""
     if not afresh:
         return f"all {total} tensors"
-    others = ", ".join(f"{name} ({reason})" for name, reason in afresh.items())
-    return f"{total - len(afresh)} of {total} tensors; {len(afresh)} start afresh: {others}"
+    absent = [name for name, reason in afresh.items() if reason == ABSENT]
+    others = [f"{name} ({reason})" for name, reason in afresh.items() if reason != ABSENT]
+    kinds = [f"{len(others)} of other shapes: {_shown(others)}"] if others else []
+    kinds += [f"{len(absent)} {ABSENT}: {_shown(absent)}"] if absent else []
+    return f"{total - len(afresh)} of {total} tensors; {len(afresh)} start afresh, {'; '.join(kinds)}"
+
+
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
 
 
 def _misfit(own: Tensor, given: Tensor | None) -> str | None:
     if given is None:
-        return "not there"
+        return ABSENT
     return None if own.shape == given.shape else f"{_size(own)}, there {_size(given)}"
 
 

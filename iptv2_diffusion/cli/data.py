@@ -126,7 +126,7 @@ def _pictures(config: PrepareConfig) -> PairedPictures | PictureList:
     if config.dataset is not None:
         pictures = open_set(config.dataset, config.input, count=config.count)
         if not isinstance(pictures, (PairedPictures, PictureList)):
-            raise ValueError(f"{config.dataset} comes as blocks of a fixed size, there is nothing to cut")
+            raise ValueError(f"{config.dataset} in {config.input} comes as blocks or joined pairs, which are not cut")
         return pictures
     if config.clean is not None:
         return PairedPictures(pair_folders(config.input, config.clean))

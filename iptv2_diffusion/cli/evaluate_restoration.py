@@ -11,19 +11,18 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from iptv2_diffusion.cli.common import run, say
 from iptv2_diffusion.config import add_flags, arg, from_flags
 from iptv2_diffusion.restoration.protocols import Benchmark, select
-from iptv2_diffusion.restoration.tasks import TASKS
+from iptv2_diffusion.restoration.tasks import TASKS, serves
 
 if TYPE_CHECKING:
     from iptv2_diffusion.cli.benchmark_data import Pictures
     from iptv2_diffusion.cli.scoring import Origin, Restore
-
-ANY_TASK = (None, "paired")  # of models that may have been trained for anything
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +108,7 @@ def _restorer(config: EvaluateConfig) -> "tuple[Restore, Origin]":
     """What restores a picture, and what the record says about it. ValueError where it does not fit the benchmarks."""
     from iptv2_diffusion.cli.load import choose_device, load_restorer
     from iptv2_diffusion.cli.scoring import Origin, identity
-    from iptv2_diffusion.restoration.inference import restore
+    from iptv2_diffusion.restoration.inference import fitting_layout, restore
 
     layout = "set" if config.pairs is None else "folders"
     if config.ckpt is None:
@@ -119,6 +118,9 @@ def _restorer(config: EvaluateConfig) -> "tuple[Restore, Origin]":
     model.to(choose_device(config.device))
     mode = {"tile": config.tile, "overlap": config.overlap, "ensemble": config.ensemble, "local": config.local}
     inference = {"mode": "tiles" if config.tile else "whole picture", **mode, "device": str(model.device)}
+    if config.tile:
+        tiles = fitting_layout(model, (), config.tile, config.overlap)
+        inference |= {"tile": tiles.tile, "overlap": tiles.overlap}
     return partial(restore, model, **mode), Origin(
         model=_described(model, config.ckpt), inference=inference, layout=layout
     )
@@ -129,7 +131,7 @@ def check_fit(model: Any, benchmarks: Sequence[Benchmark]) -> None:
     task, channels = model.get("task"), (model["in_channels"], model["out_channels"])
     for benchmark in benchmarks:
         wanted = benchmark.protocol.task
-        if task not in (*ANY_TASK, wanted):
+        if not serves(task, wanted):
             raise ValueError(f"{benchmark.name} is for models of {wanted}, this one was trained for {task}")
         if channels != TASKS[wanted].channels:
             raise ValueError(f"{benchmark.name} is for models of {TASKS[wanted].channels} channels, got {channels}")
@@ -200,12 +202,22 @@ def _check_lpips(config: EvaluateConfig) -> None:
 
 
 def _write(output: Path | None, records: Sequence[dict[str, Any]]) -> None:
-    """All records so far; only the first time there must be no such file."""
+    """All records so far; only the first time there must be no such file. Infinity, which JSON lacks, is "inf"."""
     from iptv2_diffusion.data.image_writers import write_bytes
 
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(output, (json.dumps(records, indent=2) + "\n").encode(), overwrite=len(records) > 1)
+        text = json.dumps(_finite(records), indent=2, allow_nan=False)
+        write_bytes(output, f"{text}\n".encode(), overwrite=len(records) > 1)
+
+
+def _finite(content: Any) -> Any:
+    """Numbers that are none become strings, which Python's `float` reads: "inf" is the PSNR of equal pictures."""
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_finite(value) for value in content]
+    return str(content) if isinstance(content, float) and not isfinite(content) else content
 
 
 if __name__ == "__main__":

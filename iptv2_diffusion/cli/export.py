@@ -1,8 +1,8 @@
 """Export a trained model: weights for inference, weights to train on with, or a graph for other programs.
 
 By default one .safetensors file in fused form, with the model's configuration in its header. `onnx` and `torch-export`
-write graphs of restorers, for any height and width in multiples of what they record as `size_multiple`; a graph of
-IPTV2-Ti takes a minute, one of IPTV2-S four.
+write graphs of restorers, for any height and width in multiples of what they record as `size_multiple`; that takes a
+minute or two for IPTV2-Ti, four for IPTV2-S.
 """
 
 import argparse

@@ -34,14 +34,15 @@ def find_model(ckpt: Path) -> Path:
     return ckpt if checkpoint is None else checkpoint / "model"
 
 
-def load_restorer(ckpt: str) -> Any:
-    """The restorer of a training run, checkpoint, model folder, .safetensors file or hub id, on the CPU.
+def load_restorer(ckpt: str | Path) -> Any:
+    """The restorer of a training run (its newest checkpoint), checkpoint, model folder, .safetensors file or hub id.
 
+    An IPTV2Restorer on the CPU, in eval mode, in the form that was saved. A run's best weights are in its folder `best`.
     FileNotFoundError or ValueError, of one line, where there is nothing usable.
     """
     path = find_model(Path(ckpt))
-    if not path.exists() and HUB_ID.fullmatch(ckpt):
-        return load_fitting(IPTV2Restorer, ckpt, "restorer", low_cpu_mem_usage=False).eval()
+    if not path.exists() and HUB_ID.fullmatch(str(ckpt)):
+        return load_fitting(IPTV2Restorer, str(ckpt), "restorer", low_cpu_mem_usage=False).eval()
     return model_files.load_restorer(path)
 
 

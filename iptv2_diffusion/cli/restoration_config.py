@@ -8,6 +8,8 @@ from iptv2_diffusion.backbone.config import RESTORERS, preset
 from iptv2_diffusion.config import arg
 from iptv2_diffusion.restoration.tasks import TASKS
 
+SSIM_WINDOW = 11  # pixels a side
+
 
 @dataclass(frozen=True, kw_only=True)
 class RestorationConfig:
@@ -36,6 +38,12 @@ class RestorationConfig:
             raise ValueError(f"--task {self.task} {wanted}")
         if TASKS[self.task].noise and self.degrade is not None:
             raise ValueError(f"--task {self.task} takes --sigma; other degradations go with --task paired --degrade")
+        if self.degrade is not None and TASKS[self.task].channels[0] != TASKS[self.task].channels[1]:
+            raise ValueError(f"--task {self.task} takes pairs with two views of each scene, no --degrade")
+        if self.validation_size is not None and self.validation_size < SSIM_WINDOW:
+            raise ValueError(
+                f"expected --validation-size of at least {SSIM_WINDOW}, the window of SSIM, got {self.validation_size}"
+            )
         if self.schedule_scale <= 0:
             raise ValueError(f"expected --schedule-scale above 0, got {self.schedule_scale}")
         if self.hold_out < 0 or self.mixup < 0:

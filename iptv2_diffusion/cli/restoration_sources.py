@@ -1,18 +1,22 @@
 """The data behind the flags of restoration training: clean photographs to degrade, or pairs."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from iptv2_diffusion.cli.common import say
 from iptv2_diffusion.cli.restoration_config import RestorationConfig
 from iptv2_diffusion.data.degradations import Compose, Degradation, parse_degradations
-from iptv2_diffusion.data.pairs import PairedPictures, PictureList, list_pictures, pair_folders
+from iptv2_diffusion.data.hold_out import Origin, origin_of
+from iptv2_diffusion.data.pairs import PairedPictures, PictureList, pair_folders
 from iptv2_diffusion.data.patches import Chosen, CleanPatches, PairedPatches
+from iptv2_diffusion.data.photographs import in_words, photographs_below
 from iptv2_diffusion.data.restoration_sets import open_set
-from iptv2_diffusion.data.tiles import CLEAN, INDEX, open_tiles, picture_of
+from iptv2_diffusion.data.tiles import CLEAN, INDEX, open_tiles
 from iptv2_diffusion.metrics.fidelity import psnr, ssim
 from iptv2_diffusion.restoration.tasks import TASKS
 from iptv2_diffusion.rng import permutation
@@ -36,23 +40,25 @@ def restoration_data(config: RestorationConfig) -> RestorationData:
     spec = TASKS[config.task]
     text = f"awgn:{config.sigma}" if spec.noise else config.degrade
     if text is None:
-        pairs = _pairs(config)
-        return _split(config, pairs, pairs.names, PairedPatches, {"held_out": PairedPatches}, None)
+        return _split(config, *_pairs(config), PairedPatches, {"held_out": PairedPatches}, None)
     degradations = parse_degradations(text)
-    photographs = {
-        name: file for number, folder in enumerate(config.data_path) for name, file in _found(number, folder)
-    }
-    pictures = PictureList(list(photographs.values()), gray=spec.channels[0] == 1)
+    found = [_found(number, folder) for number, folder in enumerate(config.data_path)]
+    pictures = PictureList([file for files, _, _ in found for file in files], gray=spec.channels[0] == 1)
+    names, origins = [n for _, names, _ in found for n in names], [o for _, _, origins in found for o in origins]
     levels = _noise_levels(degradations) if spec.noise else {"held_out": degradations}
     sources = {name: _degraded(level) for name, level in levels.items()}
-    return _split(config, pictures, list(photographs), _degraded(degradations), sources, str(degradations))
+    return _split(config, pictures, names, origins, _degraded(degradations), sources, str(degradations))
 
 
-def _found(number: int, folder: Path) -> Iterator[tuple[str, Path]]:
-    """Names, unique over all folders and the same on any machine, and photographs: of tiles the clean ones."""
-    root = folder / CLEAN if (folder / INDEX).is_file() else folder
-    for file in list_pictures(root):
-        yield f"{number}/{file.relative_to(root).with_suffix('').as_posix()}", file
+def _found(number: int, folder: Path) -> tuple[list[Path], list[str], list[Origin]]:
+    """Photographs, their names, the same on any machine, and what they show. One name: one picture, in two formats."""
+    files, left_out = photographs_below(folder)
+    if left_out:
+        say(f"Left out of {folder}: pictures {in_words(left_out)}; {len(files)} remain.")
+    tiled = (folder / INDEX).is_file()
+    root = folder / CLEAN if tiled else folder
+    names = [f"{number}/{file.relative_to(root).with_suffix('').as_posix()}" for file in files]
+    return files, names, [origin_of(name, file, tiled=tiled) for name, file in zip(names, files, strict=True)]
 
 
 def _degraded(degradations: Compose) -> Callable[[Any], CleanPatches]:
@@ -68,7 +74,22 @@ def _noise_levels(degradations: Compose) -> dict[str, Compose]:
     return {f"{level:g}": Compose((Degradation("awgn", level, level),)) for level in levels}
 
 
-def _pairs(config: RestorationConfig) -> Any:
+def _pairs(config: RestorationConfig) -> tuple[PairedPictures, Sequence[str], list[Origin]]:
+    pairs = _fitting(config, _opened(config))
+    tiled = (config.data_path[0] / INDEX).is_file()
+    return pairs, pairs.names, [origin_of(pair.name, pair.clean, tiled=tiled) for pair in pairs.pairs]
+
+
+def _fitting(config: RestorationConfig, pairs: Any) -> PairedPictures:
+    root, views = config.data_path[0], max(TASKS[config.task].channels[0] // 3, 1)
+    if not isinstance(pairs, PairedPictures):
+        raise ValueError(f"--task {config.task}: expected pairs, {root} holds clean photographs only; see --degrade")
+    if (found := len(pairs.pairs[0].degraded)) != views:
+        raise ValueError(f"--task {config.task}: expected {views} degraded to a clean picture, {root} has {found}")
+    return pairs
+
+
+def _opened(config: RestorationConfig) -> Any:
     if len(config.data_path) != 1:
         raise ValueError(f"--data-path: expected one data set of pairs, got {len(config.data_path)} folders")
     root, spec = config.data_path[0], TASKS[config.task]
@@ -85,17 +106,13 @@ def _split(
     config: RestorationConfig,
     pictures: Any,
     names: Sequence[str],
+    origins: Sequence[Origin],
     train: Callable[[Any], Any],
     validate: dict[str, Callable[[Any], Any]],
     degradations: str | None,
 ) -> RestorationData:
-    """Holds out pictures, with all tiles that were cut from them; one tile of each is measured."""
-    scenes = _scenes(config.data_path, names)
-    if config.hold_out >= len(scenes):
-        raise ValueError(f"--hold-out: expected fewer than the {len(scenes)} pictures, got {config.hold_out}")
-    order = permutation(len(scenes), config.hold_out).tolist()
-    held_out = sorted(scenes[scene][0] for scene in order[: config.hold_out])
-    rest = sorted(index for scene in order[config.hold_out :] for index in scenes[scene])
+    """Holds out scenes, with all of their pictures and tiles; one tile of `hold_out` pictures is measured."""
+    rest, held_out = _held_out(origins, config.hold_out)
     return RestorationData(
         train(Chosen(pictures, rest)),
         {name: make(Chosen(pictures, held_out)) for name, make in validate.items()} if held_out else {},
@@ -104,13 +121,20 @@ def _split(
     )
 
 
-def _scenes(folders: Sequence[Path], names: Sequence[str]) -> list[list[int]]:
-    """The pictures, or the tiles of each picture, by their places in `names`."""
-    tiled = any((folder / INDEX).is_file() for folder in folders)
-    scenes: dict[str, list[int]] = {}
-    for index, name in enumerate(names):
-        scenes.setdefault(picture_of(name) if tiled else name, []).append(index)
-    return list(scenes.values())
+def _held_out(origins: Sequence[Origin], count: int) -> tuple[list[int], list[int]]:
+    """Places of what is trained on and of what is measured: as few whole scenes as have that many pictures."""
+    scenes: dict[str, dict[str, list[int]]] = {}
+    for index, (scene, picture) in enumerate(origins):
+        scenes.setdefault(scene, {}).setdefault(picture, []).append(index)
+    shuffled = [list(scenes.values())[place] for place in permutation(len(scenes), count).tolist()]
+    reached = [0, *accumulate(map(len, shuffled))]
+    held = next((number for number, pictures in enumerate(reached) if pictures >= count), len(scenes))
+    if held == len(scenes):
+        whole = f", of {len(scenes)} scenes that are held out whole" if len(scenes) < reached[-1] else ""
+        raise ValueError(f"--hold-out: expected fewer than the {reached[-1]} pictures{whole}, got {count}")
+    first = sorted(tiles[0] for pictures in shuffled[:held] for tiles in pictures.values())
+    rest = sorted(index for pictures in shuffled[held:] for tiles in pictures.values() for index in tiles)
+    return rest, [first[number * len(first) // count] for number in range(count)]
 
 
 def _fingerprint(names: Sequence[str]) -> str:

@@ -2,6 +2,8 @@
 
 INPUT is a picture, a folder or a pattern such as 'photos/**/*.png'; --output gets the same names and sub-folders. Bit
 depth, gray, transparency, EXIF and colour profile are kept. JPEG has quality 95, the other formats are lossless.
+Of animations and files of several pages the first picture is restored, with a warning. With --suffix the results may
+lie beside the inputs, which they are not taken for afterwards.
 A picture that fails is reported, the others are restored, and the exit status is then 1.
 """
 
@@ -9,7 +11,7 @@ import argparse
 import glob
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,7 +21,7 @@ from typing import Any, Literal, NamedTuple
 
 from iptv2_diffusion.cli.common import run, say
 from iptv2_diffusion.config import add_flags, arg, from_flags
-from iptv2_diffusion.restoration.tasks import TASKS
+from iptv2_diffusion.restoration.tasks import TASKS, serves
 
 WRITTEN_AS = {"png": ".png", "jpeg": ".jpg", "webp": ".webp", "tiff": ".tif"}
 RIGHT = {"_L": "_R", "_l": "_r"}  # endings of the left and the right view's name
@@ -88,7 +90,7 @@ def make_parser() -> argparse.ArgumentParser:
 def _restore() -> None:
     flags = make_parser().parse_args()
     config = from_flags(RestoreConfig, flags)
-    found = _found(flags.inputs, config.output)
+    found = _found(flags.inputs, config)
     model = _model(config)
     jobs = _jobs(config, _with_views(found, config.input_right, model.config["in_channels"]))
     todo = [job for job in jobs if config.overwrite or not job.target.exists()]
@@ -107,18 +109,27 @@ def _model(config: RestoreConfig) -> Any:
     assert config.ckpt is not None
     model = load_restorer(config.ckpt)
     trained = model.config["task"]
-    if config.task and trained and config.task != trained:
+    if config.task and not serves(trained, config.task):
         raise ValueError(f"--task {config.task}: {config.ckpt} was trained for {trained}")
     with local_attention(model, config.local):
         pass  # refuses what does not fit the model before any work
     return model.fuse().to(device)
 
 
-def _found(inputs: Sequence[str], output: Path) -> list[Picture]:
-    """Every picture once; in folders and patterns, those of --output do not count."""
-    own = output.resolve()
+def _found(inputs: Sequence[str], config: RestoreConfig) -> list[Picture]:
+    """Every picture once, but no earlier results: in folders and patterns what a folder --output holds, with --suffix
+    what has it and lies in --output, if its source is found, too."""
+    own = config.output.resolve()
     found = [picture for text in inputs for picture in _pictures(text, own)]
-    return list(dict.fromkeys(found))
+    sources = {picture.name.with_suffix("") for picture in found}
+    return [picture for picture in dict.fromkeys(found) if not _is_result(config, picture, sources)]
+
+
+def _is_result(config: RestoreConfig, picture: Picture, sources: Collection[Path]) -> bool:
+    stem, name = picture.name.stem.removesuffix(config.suffix), picture.name
+    if stem == name.stem or not stem or picture.sources[0].resolve() != (config.output / name).resolve():
+        return False
+    return any(name.with_name(stem + view) in sources for view in ("", *RIGHT))  # the suffix replaces _L and _R
 
 
 def _pictures(text: str, output: Path) -> list[Picture]:
@@ -210,9 +221,10 @@ def _restore_all(config: RestoreConfig, model: Any, jobs: Sequence[Job]) -> list
 def _restore_one(config: RestoreConfig, model: Any, job: Job, on_progress: Any) -> None:
     import numpy as np
 
-    from iptv2_diffusion.data.image_io import read_photo, write_photo
+    from iptv2_diffusion.data.image_io import check_writable, read_photo, write_photo
 
     photos = [read_photo(source) for source in job.sources]
+    check_writable(job.target, photos[0])
     if len({(photo.pixels.shape, photo.pixels.dtype) for photo in photos}) > 1:
         raise ValueError("expected views of one size and depth, got " + " and ".join(map(str, job.sources)))
     restored = model.restore(
@@ -245,7 +257,9 @@ def _pixels(path: Path) -> int:
     """From the header; 0 for a file that is no picture, which fails in its turn."""
     from PIL import Image
 
-    with suppress(Exception), Image.open(path) as picture:
+    from iptv2_diffusion.data.image_io import any_size
+
+    with suppress(Exception), any_size(), Image.open(path) as picture:
         return picture.width * picture.height
     return 0
 

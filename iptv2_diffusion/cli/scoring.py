@@ -9,6 +9,7 @@ import numpy as np
 
 from iptv2_diffusion import __version__
 from iptv2_diffusion.cli.benchmark_data import Pictures, Sample, Writer, as_float, read_sample
+from iptv2_diffusion.data.dpdd import SCENES
 from iptv2_diffusion.metrics.fidelity import luma, mae, psnr, ssim, to_uint8
 from iptv2_diffusion.metrics.lpips import lpips_alex
 from iptv2_diffusion.restoration.protocols import Benchmark, Protocol
@@ -100,14 +101,24 @@ def means(images: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def scenes(indoor: Sequence[int], outdoor: Sequence[int], count: int) -> dict[str, list[int]]:
-    """The parts of DPDD by positions from 0; ValueError unless each of `count` pictures is in one of them."""
+    """The parts of DPDD by positions from 0.
+
+    ValueError unless each of `count` pictures is in one of them, and where the whole set is not divided 37 to 39.
+    """
     parts = {"indoor": sorted(map(int, indoor)), "outdoor": sorted(map(int, outdoor))}
     if sorted([*parts["indoor"], *parts["outdoor"]]) != list(range(count)):
         raise ValueError(
             f"expected each of the {count} pictures to be indoor or outdoor, "
             f"got {len(parts['indoor'])} and {len(parts['outdoor'])}, which leave some out or overlap"
         )
+    sizes = {part: len(positions) for part, positions in parts.items()}
+    if count == sum(SCENES.values()) and sizes != SCENES:
+        raise ValueError(f"expected {_counted(SCENES)} pictures, got {_counted(sizes)}: are the lists exchanged?")
     return parts
+
+
+def _counted(sizes: Mapping[str, int]) -> str:
+    return " and ".join(f"{size} {part}" for part, size in sizes.items())
 
 
 def versions() -> dict[str, str]:

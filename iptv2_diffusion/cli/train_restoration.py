@@ -5,7 +5,7 @@ of pairs: a folder with `input` and `target`, or a data set of the task as it is
 """
 
 import argparse
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -68,12 +68,24 @@ def _train() -> None:
     restoration = from_flags(RestorationConfig, flags)
     if hasattr(flags, "batch_size"):
         raise ValueError("--batch-size: the batch is part of --stages, 0:128x64 for instance")
+    if hasattr(flags, "steps") and hasattr(flags, "schedule_scale"):
+        raise ValueError("expected --steps or --schedule-scale, not both: either one stretches the paper's schedule")
     steps = getattr(flags, "steps", max(round(STEPS * restoration.schedule_scale), 1))
     name = f"{restoration.task}-{restoration.model}"
     config = from_flags(TrainConfig, flags, fields_of(TrainConfig, _defaults(name, steps)))
     if not config.stages:
         raise ValueError("--stages: expected START:SIZExBATCH ..., 0:128x64 for instance, got none")
-    _fit(restoration, config)
+    _fit(_resumed(restoration, config), config)
+
+
+def _resumed(restoration: RestorationConfig, config: TrainConfig) -> RestorationConfig:
+    """With the record of what the run had started from: a checkpoint brings all weights, those are not read again."""
+    from iptv2_diffusion.engine import newest, read_run
+
+    checkpoint = newest(config.output) if config.resume and restoration.init is None else None
+    if checkpoint is None:
+        return restoration
+    return replace(restoration, init=read_run(checkpoint)["info"].get("recipe", {}).get("init"))
 
 
 def _fit(restoration: RestorationConfig, config: TrainConfig) -> None:
@@ -85,7 +97,7 @@ def _fit(restoration: RestorationConfig, config: TrainConfig) -> None:
     from iptv2_diffusion.restoration.task import RestorationTask
 
     data = restoration_data(restoration)
-    model = _model(restoration, config.seed)
+    model = _model(restoration, config)
     _check_patches(config, model.config["window"])
     task = RestorationTask(
         model,
@@ -121,24 +133,22 @@ def _check_patches(config: TrainConfig, window: int) -> None:
         raise ValueError(f"--stages: expected patches of more than {window} pixels, the window, got {smallest}")
 
 
-def _model(restoration: RestorationConfig, seed: int) -> Any:
-    checkpointing, compiled = restoration.gradient_checkpointing, restoration.compile
-    return trainable(partial(_create, restoration), seed, gradient_checkpointing=checkpointing, compile=compiled)
-
-
-def _create(restoration: RestorationConfig) -> Any:
+def _model(restoration: RestorationConfig, config: TrainConfig) -> Any:
     from iptv2_diffusion.cli.load import load_restorer
     from iptv2_diffusion.restoration.restorer import create_restorer
 
     spec = TASKS[restoration.task]
-    model = create_restorer(
+    create = partial(
+        create_restorer,
         restoration.model,
         in_channels=spec.channels[0],
         out_channels=spec.channels[1],
         norm=restoration.norm or spec.norm,
         task=restoration.task,
     )
-    if restoration.init is not None:
+    checkpointing, compiled = restoration.gradient_checkpointing, restoration.compile
+    model = trainable(create, config.seed, gradient_checkpointing=checkpointing, compile=compiled)
+    if restoration.init is not None and not config.resume:
         start_from(model, restoration.init, load_restorer)
     return model
 

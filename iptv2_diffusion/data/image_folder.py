@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import TiffImageFile
 from torch.utils.data import Dataset
 
 EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -60,6 +61,10 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
     """Errors in the block, too, become ValueError with the name of the file: only asking for pixels decodes them."""
     try:
         with Image.open(path) as picture:
+            if isinstance(picture, TiffImageFile):
+                picture.filename = (
+                    ""  # else Pillow maps plain files into memory in the shape that they have once upright
+                )
             yield picture
     except Exception as error:  # bad bytes raise more than OSError: ValueError, SyntaxError, DecompressionBombError
         raise ValueError(f"cannot read {path} as a picture: {error}") from error

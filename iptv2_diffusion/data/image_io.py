@@ -2,10 +2,13 @@
 
 Bit depth is kept: 16-bit gray and colour come as uint16, everything else as uint8. Pictures are upright: the EXIF
 orientation is applied. `read_pixels` gives what a network reads, `read_photo` and `write_photo` what has to survive a
-restoration beside the pixels: transparency, EXIF, ICC profile. Of several frames the first counts.
+restoration beside the pixels: transparency, EXIF, ICC profile. Of several frames or pages the first counts.
 """
 
 import struct
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +20,8 @@ from PIL.TiffImagePlugin import TiffImageFile
 from iptv2_diffusion.data.image_folder import opened, to_rgb
 from iptv2_diffusion.data.image_writers import ENCODERS, EXIF_PREFIX, write_bytes
 
-BITS_PER_SAMPLE, ORIENTATION, PLANAR_CONFIGURATION = 0x0102, 0x0112, 0x011C  # TIFF and EXIF tags
+BITS_PER_SAMPLE, PHOTOMETRIC, ORIENTATION, PLANAR_CONFIGURATION = 0x0102, 0x0106, 0x0112, 0x011C  # TIFF, EXIF tags
+WHITE_IS_ZERO = 0
 EXIF_IFD, GPS_IFD = 0x8769, 0x8825
 # What a TIFF says about the photograph: description, make, model, software, date, artist, copyright. The rest of its
 # tags describe how the file is laid out.
@@ -63,9 +67,25 @@ def read_pixels(path: str | Path, *, gray: bool = False) -> np.ndarray:
 
 
 def read_photo(path: str | Path) -> Photo:
-    """Gray stays gray; palettes, CMYK and the like become RGB. ValueError naming the file that cannot be decoded."""
-    with opened(path) as picture:
-        return _photo(path, picture)
+    """Gray stays gray; palettes, CMYK and the like become RGB. Of any number of pixels.
+
+    A UserWarning says that further frames are left out. ValueError naming the file that cannot be decoded.
+    """
+    with any_size(), opened(path) as picture:
+        photo, frames = _photo(path, picture), getattr(picture, "n_frames", 1)
+    if frames > 1:
+        warnings.warn(f"it holds {frames} frames, of which only the first is read", stacklevel=2)
+    return photo
+
+
+@contextmanager
+def any_size() -> Iterator[None]:
+    """Without Pillow's limit on pixels, which is a guard against strangers' files: these are named by the user."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
 
 
 def write_photo(path: str | Path, photo: Photo, *, overwrite: bool = False) -> None:
@@ -78,18 +98,16 @@ def write_photo(path: str | Path, photo: Photo, *, overwrite: bool = False) -> N
     where `path` exists, unless `overwrite`.
     """
     path = Path(path)
-    kind = FORMATS.get(path.suffix.lower())
-    if kind is None:
-        raise ValueError(f"expected a name that ends in {', '.join(FORMATS)}, got {path}")
-    _check(path, photo, kind)
+    check_writable(path, photo)
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists already")
     planes = photo.pixels if photo.alpha is None else np.dstack([photo.pixels, photo.alpha])
-    write_bytes(path, ENCODERS[kind](planes, photo.exif, photo.icc), overwrite=overwrite)
+    write_bytes(path, ENCODERS[_format(path)](planes, photo.exif, photo.icc), overwrite=overwrite)
 
 
-def _check(path: Path, photo: Photo, kind: str) -> None:
-    pixels, alpha = photo.pixels, photo.alpha
+def check_writable(path: Path, photo: Photo) -> None:
+    """ValueError where `path` names no format that `write_photo` knows, or one that cannot hold the photograph."""
+    kind, pixels, alpha = _format(path), photo.pixels, photo.alpha
     if (
         pixels.ndim != 3
         or pixels.shape[2] not in (1, 3)
@@ -103,6 +121,12 @@ def _check(path: Path, photo: Photo, kind: str) -> None:
         raise ValueError(f"{path}: {kind} holds 8 bits per channel, these pixels have 16; PNG and TIFF hold both")
     if alpha is not None and kind == "JPEG":
         raise ValueError(f"{path}: JPEG holds no transparency; PNG, TIFF and WEBP do")
+
+
+def _format(path: Path) -> str:
+    if path.suffix.lower() not in FORMATS:
+        raise ValueError(f"expected a name that ends in {', '.join(FORMATS)}, got {path}")
+    return FORMATS[path.suffix.lower()]
 
 
 def _photo(path: str | Path, picture: Image.Image) -> Photo:
@@ -146,10 +170,7 @@ def _planes_8(picture: Image.Image) -> np.ndarray:
 def _planes_16(path: str | Path, picture: Image.Image, raw_mode: str) -> np.ndarray:
     """The same in uint16."""
     if picture.mode.startswith("I"):
-        values = np.asarray(ImageOps.exif_transpose(picture))
-        if values.min() < 0 or values.max() > 65535:
-            raise ValueError(f"expected 8 or 16 bits per channel, it holds values {values.min()} to {values.max()}")
-        return values.astype(np.uint16)[..., None]
+        return _gray_16(picture)
     if picture.mode not in ("RGB", "RGBA"):
         raise ValueError(f"expected 16-bit gray or RGB, it holds 16-bit {picture.mode}")
     if isinstance(picture, TiffImageFile) and (picture.tag_v2.get(PLANAR_CONFIGURATION, 1) != 1 or "RGBa" in raw_mode):
@@ -160,6 +181,17 @@ def _planes_16(path: str | Path, picture: Image.Image, raw_mode: str) -> np.ndar
     planes = planes[..., [2, 1, 0, 3][: planes.shape[2]]]  # BGR(A) -> RGB(A)
     planes = planes[..., 2:] if "LA" in raw_mode else planes  # cv2 repeats the gray channel
     return planes if picture.format == "TIFF" else _upright(planes, picture.getexif().get(ORIENTATION, 1))
+
+
+def _gray_16(picture: Image.Image) -> np.ndarray:
+    """(H, W, 1 | 2) uint16; what Pillow leaves to the reader, inverted gray and a transparent value, is taken in."""
+    inverted = isinstance(picture, TiffImageFile) and picture.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO
+    values, transparent = np.asarray(ImageOps.exif_transpose(picture)), picture.info.get("transparency")
+    if values.min() < 0 or values.max() > 65535:
+        raise ValueError(f"expected 8 or 16 bits per channel, it holds values {values.min()} to {values.max()}")
+    values = 65535 - values if inverted else values
+    planes = [values] if transparent is None else [values, np.where(values == transparent, 0, 65535)]
+    return np.dstack(planes).astype(np.uint16)
 
 
 def _upright(planes: np.ndarray, orientation: int) -> np.ndarray:

@@ -7,6 +7,7 @@ are sorted apart go wrong silently when one file is missing. Hidden files and fi
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -106,6 +107,25 @@ class PairedPictures:
                     f"expected views of one depth, got {view.dtype} in {file}, {views[0].dtype} in {pair.degraded[0]}"
                 )
         return np.concatenate(views, axis=2), clean
+
+
+class JoinedPictures:
+    """As `PairedPictures`, of files that hold the degraded and the clean picture side by side."""
+
+    def __init__(self, files: Sequence[Path], *, degraded: Literal["left", "right"], gray: bool = False) -> None:
+        self.files, self.degraded, self.gray = tuple(files), degraded, gray
+        self.names = tuple(file.stem for file in self.files)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """ValueError naming a file that has no two halves."""
+        pixels = read_pixels(self.files[index], gray=self.gray)
+        if pixels.shape[1] % 2:
+            raise ValueError(f"expected two pictures side by side in {self.files[index]}, got {_size(pixels)}")
+        left, right = (np.ascontiguousarray(half) for half in np.split(pixels, 2, axis=1))
+        return (left, right) if self.degraded == "left" else (right, left)
 
 
 class PictureList:

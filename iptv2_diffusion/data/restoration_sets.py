@@ -1,14 +1,16 @@
 """The data sets of the paper's Tables 1 to 5, and those that its models are trained on.
 
 Each is read from its official download or from the re-packed folders of Restormer's code base ({input,target}), whole
-or as `iptv2-data prepare` has cut it. The numbers of pictures are checked. Nothing is downloaded.
+or as `iptv2-data prepare` has cut it; Rain13K, made up of parts of other sets, is had re-packed only. The numbers of
+pictures are checked. Nothing is downloaded.
 """
 
 from pathlib import Path
+from typing import Literal
 
 from iptv2_diffusion.data.dnd import HOME as DND
 from iptv2_diffusion.data.dnd import DndPatches
-from iptv2_diffusion.data.pairs import PairedPictures, PictureList
+from iptv2_diffusion.data.pairs import JoinedPictures, PairedPictures, PictureList
 from iptv2_diffusion.data.set_layouts import Layout, SetSpec, find_pairs, find_pictures, locate
 from iptv2_diffusion.data.sidd import HOME as SIDD
 from iptv2_diffusion.data.sidd import SiddBlocks
@@ -60,8 +62,9 @@ def _dpdd(part: str, count: int, views: str) -> SetSpec:
     )
 
 
-def _rain(title: str, count: int, part: str = "test", *more: Layout) -> SetSpec:
-    return SetSpec(title=title, home=RAIN, layouts=(*more, _repacked(count, f"{part}/{title}", title)))
+def _rain(title: str, count: int, part: str = "test", *first: Layout, last: Layout | None = None) -> SetSpec:
+    layouts = (*first, _repacked(count, f"{part}/{title}", title), *([last] if last else []))
+    return SetSpec(title=title, home=RAIN, layouts=layouts)
 
 
 def _rain100(title: str) -> SetSpec:
@@ -72,6 +75,10 @@ def _rain100(title: str) -> SetSpec:
         for degraded, clean in (("rainy/rain-*", "norain-*"), ("rain/rain-*", "norain/norain-*"))
     ]
     return _rain(title, 100, "test", *official)
+
+
+def _joined(count: int, degraded: Literal["left", "right"], *below: str) -> Layout:
+    return Layout(clean="*", count=count, below=(*below, ""), joined=degraded)
 
 
 def _photographs(title: str, count: int, home: str, *patterns: str) -> SetSpec:
@@ -85,7 +92,13 @@ RESTORATION_SETS: dict[str, SetSpec] = {
     "cbsd68": _photographs("CBSD68", 68, "https://github.com/clausmichele/CBSD68-dataset", "CBSD68/original_png/*"),
     "kodak24": _photographs("Kodak", 24, "https://r0k.us/graphics/kodak", "test/Kodak24/*", "Kodak24/*"),
     "mcmaster": _photographs("McMaster", 18, "https://www4.comp.polyu.edu.hk/~cslzhang/CDM_Dataset.htm", "McM/*"),
-    "urban100": _photographs("Urban100", 100, "https://github.com/jbhuang0604/SelfExSR"),
+    "urban100": _photographs(
+        "Urban100",
+        100,
+        "https://github.com/jbhuang0604/SelfExSR",
+        *(f"{folder}image_SRF_2/*_HR.*" for folder in ("data/Urban100/", "Urban100/", "")),
+        "*_SRF_2_HR.*",
+    ),
     "set12": _photographs("Set12", 12, DNCNN),
     "bsd68": _photographs("BSD68", 68, DNCNN),
     "div2k": _photographs("DIV2K", 800, "https://data.vision.ee.ethz.ch/cvl/DIV2K", "DIV2K_train_HR/*"),
@@ -159,26 +172,43 @@ RESTORATION_SETS: dict[str, SetSpec] = {
     "rain13k": _rain("Rain13K", 13712, "train"),
     "rain100h": _rain100("Rain100H"),
     "rain100l": _rain100("Rain100L"),
-    "test100": _rain("Test100", 100),
-    "test1200": _rain("Test1200", 1200),
-    "test2800": _rain("Test2800", 2800),
+    # Both of their authors join the pictures of a pair, ID-CGAN's with the rain on the right, DID-MDN's on the left.
+    "test100": _rain("Test100", 100, last=_joined(100, "right", "rain/test_syn", "test_syn")),
+    "test1200": _rain("Test1200", 1200, last=_joined(1200, "left", "DID-MDN-test", "DID-MDN-datasets/DID-MDN-test")),
+    # Rain14000's: a clean picture has fourteen rainy ones.
+    "test2800": _rain(
+        "Test2800",
+        2800,
+        "test",
+        Layout(
+            degraded=("rainy_image/*",),
+            clean="ground_truth/*",
+            count=2800,
+            below=("", "testing", "rainy_image_dataset/testing", "Test2800"),
+            shared_clean=r"^(.+)_\d+$",
+            spare_clean=True,
+        ),
+    ),
 }
 
 
 def open_set(
     name: str, root: str | Path, *, gray: bool = False, count: int | None = None
-) -> PairedPictures | PictureList | SiddBlocks | DndPatches:
+) -> PairedPictures | JoinedPictures | PictureList | SiddBlocks | DndPatches:
     """A set by its name in `RESTORATION_SETS`, or the tiles that were cut from it.
 
-    `count` replaces the published number of pictures (of each part, where there are parts). ValueError for an unknown name and for an incomplete set,
-    FileNotFoundError where there is nothing of it; both say where it is to be had.
+    `count` replaces the published number of pictures (of each part, where there are parts). ValueError for an unknown
+    name and for an incomplete set, FileNotFoundError where there is nothing of it; both say where it is to be had.
     """
     root, spec = Path(root), spec_of(name)
     if (root / INDEX).is_file():
         return open_tiles(root, gray=gray, bits=spec.bits)
     if spec.reader is not None:
         return spec.reader(root)
-    if spec.parts and locate(spec, root) is None:
+    found = locate(spec, root)
+    if found is not None and found.layout.joined is not None:
+        return JoinedPictures(find_pictures(spec, root, count), degraded=found.layout.joined, gray=gray)
+    if spec.parts and found is None:
         files = [file for part in spec.parts for file in find_pictures(spec_of(part), root, count)]
         return PictureList(files, gray=gray, root=root)
     if spec.layouts[0].degraded:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from iptv2_diffusion.data.dpdd import match_views
 from iptv2_diffusion.data.image_folder import EXTENSIONS
@@ -21,6 +21,10 @@ class Layout:
     below: tuple[str, ...] = ("",)  # where that folder may lie below the one that the user names
     key: str = r"([^/]+)$"  # searched in the path without its extension
     spare_clean: bool = False  # the clean folder holds other scenes, too
+    shared_clean: str | None = (
+        None  # of a degraded scene's name the group is that of its clean picture, which others share
+    )
+    joined: Literal["left", "right"] | None = None  # `clean` holds both pictures side by side, here the degraded one
     name_lists: str | None = None  # source and target have different names; these lists say which belong together
 
 
@@ -75,8 +79,16 @@ def find_pairs(spec: SetSpec, root: Path, count: int | None = None) -> list[Pair
     clean = keyed(found.clean, lambda file: _key(file, layout.key))
     if layout.name_lists is not None:
         return match_views(views, clean, base / layout.name_lists)
+    if layout.shared_clean is not None:
+        clean = _spread(clean, views, layout.shared_clean)
     places = [str(base / pattern) for pattern in layout.degraded]
     return match(views, clean, places, str(base / layout.clean), spare_clean=layout.spare_clean)
+
+
+def _spread(clean: dict[str, Path], views: Sequence[dict[str, Path]], pattern: str) -> dict[str, Path]:
+    """The clean pictures by the names of the degraded ones."""
+    owners = {name: found[1] for view in views for name in view if (found := re.search(pattern, name))}
+    return {name: clean[owner] for name, owner in owners.items() if owner in clean}
 
 
 def missing(spec: SetSpec, root: Path) -> FileNotFoundError:

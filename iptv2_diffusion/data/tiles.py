@@ -5,10 +5,11 @@ picture>_<top>_<left>.png`, in the folders `target` (clean) and `input` (degrade
 `index.json`, written last, says that all of them are there; until then a journal says which pictures are done.
 """
 
+import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +40,7 @@ def prepare_tiles(
     """Cuts all pictures into `output`, a new or empty folder or one that was left unfinished; returns the tiles' number.
 
     Pictures that are done are skipped. `workers` threads read, cut and write. ValueError for pictures of one pair that
-    differ in size, FileExistsError where `output` holds anything else.
+    differ in size, FileExistsError where `output` holds anything else, tiles of pictures that have changed included.
     """
     if not 0 <= overlap < size:
         raise ValueError(f"expected an overlap from 0 to {size - 1} of tiles of {size} pixels, got {overlap}")
@@ -48,6 +49,7 @@ def prepare_tiles(
     if (output / INDEX).is_file():
         return _already(output, settings, sources)
     done = _resume(output, settings)
+    _refuse_changed(output, sources, done)
     left = [source for source in sources if source.name not in done]
     with ThreadPoolExecutor(workers) as threads, (output / JOURNAL).open("a", encoding="utf-8") as journal:
         try:
@@ -137,7 +139,7 @@ def _cut(source: Source, output: Path, size: int, overlap: int) -> dict[str, Any
             path.parent.mkdir(parents=True, exist_ok=True)
             tile = np.ascontiguousarray(pixels[top : top + size, left : left + size])
             write_photo(path, Photo(tile), overwrite=True)  # of an earlier attempt at this picture
-    return {"name": source.name, "width": width, "height": height}
+    return {"name": source.name, "width": width, "height": height, "content": _content(source)}
 
 
 def _grid(height: int, width: int, size: int, overlap: int) -> Iterator[tuple[int, int]]:
@@ -197,7 +199,23 @@ def _already(output: Path, settings: dict[str, Any], sources: Sequence[Source]) 
     names = [source["name"] for source in index["sources"]]
     if {key: index[key] for key in settings} != settings or names != [source.name for source in sources]:
         raise FileExistsError(f"{output} already holds tiles of other pictures or settings")
+    _refuse_changed(output, sources, {source["name"]: source for source in index["sources"]})
     return len(_tiles(index))
+
+
+def _refuse_changed(output: Path, sources: Sequence[Source], done: Mapping[str, Mapping[str, Any]]) -> None:
+    """Reads the pictures again that are done; entries of older versions say nothing about their content."""
+    known = [(source, done[source.name]["content"]) for source in sources if "content" in done.get(source.name, {})]
+    changed = [source.name for source, content in known if content != _content(source)]
+    if changed:
+        raise FileExistsError(
+            f"{output} holds tiles of {len(changed)} pictures as they were before they changed, the first is {changed[0]}: "
+            "remove the folder or choose another"
+        )
+
+
+def _content(source: Source) -> dict[str, str]:
+    return {folder: hashlib.sha256(file.read_bytes()).hexdigest()[:16] for folder, file in source.files.items()}
 
 
 def _read_index(root: Path) -> dict[str, Any]:

@@ -125,11 +125,7 @@ def best_figure(output: Path, monitor: str) -> float:
 
 def save_best(output: Path, record: Mapping[str, Any], ema: EMA, task: Task) -> None:
     """By the main process, in the place of the best before it."""
-    folder = _best(output)
-    unfinished = output / f".{BEST}"
-    former = output / f".{BEST}-before"
-    for leftover in (unfinished, former):
-        shutil.rmtree(leftover, ignore_errors=True)
+    folder, (unfinished, former) = _best(output), _while_replaced(output)
     _write_model(unfinished, record, ema, task)
     if folder.exists():
         os.rename(folder, former)
@@ -138,11 +134,18 @@ def save_best(output: Path, record: Mapping[str, Any], ema: EMA, task: Task) -> 
 
 
 def _best(output: Path) -> Path:
-    """The folder, put back if a run was killed while one replaced the other."""
-    folder, former = output / BEST, output / f".{BEST}-before"
+    """The folder, put back if a run was killed while another replaced it, and nothing else left of that."""
+    folder, (unfinished, former) = output / BEST, _while_replaced(output)
     if former.exists() and not folder.exists():
         os.rename(former, folder)
+    for leftover in (unfinished, former):
+        shutil.rmtree(leftover, ignore_errors=True)
     return folder
+
+
+def _while_replaced(output: Path) -> tuple[Path, Path]:
+    """The names of the best to come and of the best before it."""
+    return output / f".{BEST}", output / f".{BEST}-before"
 
 
 def _write_model(folder: Path, record: Mapping[str, Any], ema: EMA, task: Task) -> None:

@@ -3,10 +3,13 @@
 Images are Pillow's (modes L, LA, RGB, RGBA, I;16), arrays (H, W) or (H, W, C) of uint8, uint16 or floats, or float
 tensors (C, H, W) or (B, C, H, W), and come out as what they went in: kind, type, range, device. Floats are in [0, 1];
 inputs may exceed that, as noise does. Outputs are clamped, and rounded where they are integers.
+
+Pillow's are turned upright by their EXIF orientation, if they have one, and keep their `info` (EXIF, ICC profile) and
+their transparency: a transparent colour becomes an alpha channel. EXIF of TIFF is not in `info` and therefore lost.
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import singledispatch
@@ -15,7 +18,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from iptv2_diffusion.restoration.local import local_attention
@@ -56,7 +59,7 @@ def restore(
     opened = _opened(image)
     pixels, merge = _matched(opened.pixels, model.config["in_channels"])
     careful = _Careful(model, local, ensemble)
-    layout = _layout(model, pixels.shape, tile, overlap)
+    layout = fitting_layout(model, pixels.shape, tile, overlap)
     with torch.inference_mode(), _evaluating(model):
         restored = tiled(lambda part: careful(opened.scaled(part)), pixels, layout, on_progress)
         restored = merge(restored).clamp_(0, 1)
@@ -112,7 +115,10 @@ def mean(images: Iterable[Tensor]) -> Tensor:
     return average
 
 
-def _layout(model: Any, shape: torch.Size, tile: int | str | None, overlap: int) -> Layout:
+def fitting_layout(
+    model: Any, shape: Sequence[int], tile: int | Literal["auto"] | None, overlap: int = OVERLAP
+) -> Layout:
+    """The tiles that `restore` begins with for images (B, C, H, W); running out of memory makes them smaller."""
     config = model.backbone.config
     windows = [config.window_at(level) << level for level in range(config.levels)]
     grids = [config.grid_at(level) << level for level in range(config.levels)]
@@ -203,12 +209,16 @@ def _(image: np.ndarray) -> _Opened:
 def _(image: Image.Image) -> _Opened:
     if image.mode not in MODES:
         raise ValueError(f"expected an image of mode {', '.join(MODES)}, got {image.mode}: convert it first")
-    opened = _opened(np.array(image.convert(MODES[image.mode])))
+    if image.mode == "I;16" and image.has_transparency_data:
+        raise ValueError("expected no transparent value in mode I;16, for which Pillow has no alpha channel")
+    upright = ImageOps.exif_transpose(image)
+    opened = _opened(np.array(upright.convert(MODES[image.mode])))
 
     def back(restored: Tensor) -> Image.Image:
         picture = Image.fromarray(opened.back(restored))
-        if image.mode.endswith("A"):
-            picture.putalpha(image.getchannel("A"))
+        picture.info = {key: value for key, value in upright.info.items() if key != "transparency"}
+        if upright.has_transparency_data:
+            picture.putalpha(upright.convert("RGBA").getchannel("A"))
         return picture
 
     return _Opened(opened.pixels, opened.full, back)

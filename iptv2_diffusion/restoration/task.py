@@ -93,7 +93,12 @@ class RestorationTask:
         return self.penalty(error).mean((1, 2, 3)), {"psnr": psnr}
 
     def validate(self, model: nn.Module) -> dict[str, float]:
-        """Means over the held-out pictures, by source and over all of them; the same degradations every time."""
+        """Means over the held-out pictures, by source and over all of them; the same degradations every time.
+
+        Without any there are no figures.
+        """
+        if not self.held_out:
+            return {}
         figures: dict[str, float] = {}
         for name, source in self.held_out.items():
             rows = [self._scored(model, source, index) for index in range(len(source))]

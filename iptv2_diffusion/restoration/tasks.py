@@ -23,3 +23,8 @@ TASKS: dict[str, TaskSpec] = {
     "derain": TaskSpec(train_set="rain13k"),
     "paired": TaskSpec(),
 }
+
+
+def serves(trained: str | None, wanted: str) -> bool:
+    """Whether weights trained for one task may be asked for another: None and "paired" can have been anything."""
+    return trained in (None, "paired", wanted)

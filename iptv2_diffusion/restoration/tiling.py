@@ -5,7 +5,7 @@ ramps exist on interior edges only, and where tiles agree the result is theirs b
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import isqrt
@@ -142,7 +142,7 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, kinds) or any(words in str(error) for words in OUT_OF_MEMORY)
 
 
-def tile_for_memory(shape: torch.Size, bytes_per_pixel: float, free: int, unit: int) -> int:
+def tile_for_memory(shape: Sequence[int], bytes_per_pixel: float, free: int, unit: int) -> int:
     """The whole (B, C, H, W) image where half of the free bytes suffice for it, else the largest tile that does.
 
     Tiles stay within `LARGEST_TILE`: larger ones cost as much for each pixel, and GGSA's grid would be wider than in

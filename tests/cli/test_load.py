@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+import iptv2_diffusion
 from iptv2_diffusion import IPTV2Restorer
 from iptv2_diffusion.cli.load import find_model, load_restorer
 from iptv2_diffusion.restoration.model_files import save_weights
@@ -28,8 +29,10 @@ def test_every_place_leads_to_the_weights(tmp_path: Path) -> None:
         first / "model": 9,
         tmp_path / "one.safetensors": 9,
     }
+    assert iptv2_diffusion.load_restorer is load_restorer  # the public one
     for place, step in places.items():
-        assert torch.equal(load_restorer(str(place)).stem.weight, models[step].stem.weight)
+        for kind in (str, Path):
+            assert torch.equal(load_restorer(kind(place)).stem.weight, models[step].stem.weight)
     (tmp_path / "model_index.json").write_text("{}")
     assert find_model(tmp_path) == tmp_path / "transformer"
 

@@ -169,6 +169,12 @@ def test_indoor_and_outdoor_scenes_combine(clean: np.ndarray) -> None:
         assert found[name] == pytest.approx((37 * found[f"indoor/{name}"] + 39 * found[f"outdoor/{name}"]) / 76)
 
 
+def test_the_whole_set_has_37_indoor_and_39_outdoor_scenes() -> None:
+    assert scenes(range(37), range(37, 76), 76)["indoor"] == list(range(37))
+    with pytest.raises(ValueError, match="expected 37 indoor and 39 outdoor pictures, got 39 indoor and 37 outdoor"):
+        scenes(range(39), range(39, 76), 76)
+
+
 @pytest.mark.parametrize(("indoor", "outdoor"), [([0, 1], [2]), ([0, 1], [1, 2, 3]), ([0, 1, 4], [2, 3])])
 def test_scenes_have_to_be_a_partition(indoor: list[int], outdoor: list[int]) -> None:
     with pytest.raises(ValueError, match="expected each of the 4 pictures to be indoor or outdoor"):

@@ -1,10 +1,15 @@
 """SIGKILL at any moment."""
 
+import itertools
 import multiprocessing
 import os
 import random
+import signal
 import sys
 import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,10 +18,23 @@ from toy import ToyTask, assert_same_checkpoint, records, toy_config
 from iptv2_diffusion.engine import fit, newest, read_run
 
 EVERY, KILLS, STEPS = 3, 20, 3000
+TOUCHES = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.scandir"}
 
 
-def train(output: str, resume: bool) -> None:
+def train(output: Path, resume: bool, touch: int, waiting: Connection | None) -> None:
+    """Dies when it touches its output folder for the `touch`-th time, or tells so and goes on."""
     torch.set_num_threads(1)
+    touches = itertools.count(1)
+
+    def count(event: str, arguments: tuple[Any, ...]) -> None:
+        if event not in TOUCHES or str(output) not in str(arguments[0]) or next(touches) != touch:
+            return
+        if waiting is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        else:
+            waiting.send_bytes(b"!")
+
+    sys.addaudithook(count)
     fit(Guarded(), config(output, resume=resume))
 
 
@@ -37,17 +55,19 @@ def last_recorded(output) -> int:
     return max(steps, default=0)
 
 
-def kill_somewhere(output, resume: bool, draw: random.Random, context) -> None:
-    """Some time after it has begun to compute: steps, checkpoints, their removal and the best take turns."""
-    begun = last_recorded(output)
-    process = context.Process(target=train, args=(output, resume))
+def kill_somewhere(output, draw: random.Random, at_once: bool, context) -> None:
+    """At a random access to the folder, or a few milliseconds later."""
+    receiver, sender = context.Pipe(duplex=False)
+    resume, touch = newest(output) is not None, draw.randint(1, 150)
+    process = context.Process(target=train, args=(output, resume, touch, None if at_once else sender))
     process.start()
-    while process.is_alive() and last_recorded(output) <= begun:
-        time.sleep(0.01)
-    time.sleep(draw.uniform(0, 0.4))
-    assert process.is_alive(), "finished or failed before it was killed"
-    process.kill()
+    sender.close()
+    if not at_once:
+        receiver.recv_bytes()
+        time.sleep(draw.uniform(0, 0.03))
+        process.kill()
     process.join()
+    assert process.exitcode == -signal.SIGKILL, "finished or failed before it was killed"
 
 
 @pytest.mark.slow
@@ -59,7 +79,7 @@ def test_killing_never_loses_more_than_the_steps_since_the_last_checkpoint(tmp_p
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # for the server's imports
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     for number in range(KILLS):
-        kill_somewhere(output, number > 0, draw, context)
+        kill_somewhere(output, draw, number % 2 == 0, context)
         unfinished += any(output.glob(".checkpoint-*"))
         folder = newest(output)
         if folder is None:  # killed before the first checkpoint: start again, as one would

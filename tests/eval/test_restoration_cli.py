@@ -167,6 +167,21 @@ def test_saved_pictures_are_what_was_scored(folder: Path, call: Call) -> None:
         assert found["psnr"] == pytest.approx(peak_signal_noise_ratio(opened(Path("target", name)), saved))
 
 
+def test_the_record_has_the_tile_that_was_used(folder: Path, call: Call) -> None:
+    """Rounded up to the unit of the restorer's windows and grids at its two levels."""
+    flags = ("--ckpt", "colour.safetensors", "--tile", 18, "--overlap", 5, "--output", "results.json", "--limit", 1)
+    call("--benchmark", "gopro", *PAIRS, *flags)
+    (record,) = records("results.json")
+    assert (record["inference"]["tile"], record["inference"]["overlap"]) == (24, 8)
+
+
+def test_equal_pictures_leave_valid_json(folder: Path, call: Call) -> None:
+    call("--benchmark", "gopro", "--pairs", "target", "target", "--identity", "--output", "results.json")
+    content = json.loads(Path("results.json").read_text("utf-8"), parse_constant=pytest.fail)
+    assert content[0]["means"] == {"psnr": "inf", "ssim": 1.0}
+    assert [image["psnr"] for image in content[0]["images"]] == ["inf", "inf"]
+
+
 def test_scenes_indoor_and_outdoor(folder: Path, call: Call) -> None:
     Path("indoor.txt").write_text("2\n")
     np.save("outdoor.npy", np.array([[1]]))

@@ -1,14 +1,16 @@
 """`restore`: every kind and size of image, and what is refused."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 from tiny_restorer import CLOSE, identity, levels, make, random
 
+ORIENTATION, ARTIST = 0x0112, 0x013B  # EXIF
 MODES: list[dict[str, Any]] = [{}, {"tile": 8, "overlap": 3}, {"ensemble": True}, {"local": 8}]
 
 
@@ -62,6 +64,38 @@ def test_every_kind_of_image_comes_back_as_its_kind(channels: int, kind: str) ->
     np.testing.assert_array_equal(as_array(image), before)
 
 
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_pillow_s_images_come_back_upright_with_what_belongs_to_them(tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION], exif[ARTIST] = orientation, "Ada"
+    pixels = levels(np.uint8, 9, 12, 3)
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    Image.fromarray(pixels).save(tmp_path / "x.png", exif=exif, icc_profile=profile, dpi=(300, 300))
+    with Image.open(tmp_path / "x.png") as picture:
+        out = identity().restore(picture)
+    np.testing.assert_array_equal(np.asarray(out), pixels if orientation == 1 else np.rot90(pixels, -1))
+    assert (out.getexif()[ARTIST], out.getexif().get(ORIENTATION, 1)) == ("Ada", 1)
+    assert out.info["icc_profile"] == profile
+    assert out.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+
+
+@pytest.mark.parametrize(("shape", "transparent"), [((9, 12, 3), (255, 0, 7)), ((9, 12), 255)])
+def test_a_transparent_colour_becomes_alpha(tmp_path: Path, shape: tuple[int, ...], transparent: Any) -> None:
+    pixels = levels(np.uint8, *shape)
+    pixels[:2, :2] = transparent
+    Image.fromarray(pixels).save(tmp_path / "x.png", transparency=transparent)
+    with Image.open(tmp_path / "x.png") as picture:
+        planes = np.asarray(identity().restore(picture))
+    opaque = (np.atleast_3d(pixels) != transparent).any(2)
+    np.testing.assert_array_equal(planes, np.dstack([pixels, opaque * np.uint8(255)]))
+
+
+def transparent_16_bit_gray() -> Image.Image:
+    image = Image.new("I;16", (4, 4))
+    image.info["transparency"] = 7
+    return image
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_integers_are_clamped_and_rounded(dtype: Any) -> None:
@@ -108,6 +142,7 @@ def test_colour_passes_a_gray_model_channel_by_channel() -> None:
         (torch.full((3, 4, 4), 255.0), r"\[0, 1\], got 255 to 255"),
         (torch.full((3, 4, 4), torch.nan), "got nan"),
         (Image.new("P", (4, 4)), "got P"),
+        (transparent_16_bit_gray(), "no transparent value in mode I;16"),
     ],
     ids=str,
 )
