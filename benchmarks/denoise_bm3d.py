@@ -28,12 +28,17 @@ def denoise(noisy: np.ndarray, sigma: float) -> np.ndarray:
     return np.expand_dims(bm3d.bm3d(noisy[..., 0].astype(np.float64), sigma / 255), 2)
 
 
-def main() -> None:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--benchmark", nargs="+", required=True)
     parser.add_argument("--data-path", type=Path, required=True)
     parser.add_argument("--limit", type=int)
     parser.add_argument("--output", type=Path, required=True)
+    return parser
+
+
+def main() -> None:
+    parser = make_parser()
     args = parser.parse_args()
     if args.output.exists():
         parser.error(f"{args.output} exists")

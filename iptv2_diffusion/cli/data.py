@@ -20,6 +20,7 @@ from iptv2_diffusion.config import add_flags, arg, from_flags
 from iptv2_diffusion.data.latent_format import is_latent_folder
 from iptv2_diffusion.data.latent_shards import check_latents
 from iptv2_diffusion.data.pairs import PairedPictures, PictureList, pair_folders
+from iptv2_diffusion.data.photographs import in_words, photographs_below
 from iptv2_diffusion.data.restoration_sets import RESTORATION_SETS, open_set, spec_of
 from iptv2_diffusion.data.tiles import INDEX, check_tiles, prepare_tiles
 
@@ -130,7 +131,10 @@ def _pictures(config: PrepareConfig) -> PairedPictures | PictureList:
         return pictures
     if config.clean is not None:
         return PairedPictures(pair_folders(config.input, config.clean))
-    return PictureList.below(config.input)
+    files, left_out = photographs_below(config.input)
+    if left_out:
+        say(f"Left out of {config.input}: pictures {in_words(left_out)}; {len(files)} remain.")
+    return PictureList(files, root=config.input)
 
 
 def _check(config: CheckConfig) -> None:

@@ -1,6 +1,6 @@
 """Score a restorer on benchmarks of Tables 1 to 5, each by its own protocol, beside the paper's figures.
 
-Names: cbsd68-25, kodak24-50, mcmaster-15, urban100-25; set12-15, bsd68-50, urban100-gray-25; sidd-val, sidd-bench, dnd;
+Names: cbsd68-25, kodak24-50, mcmaster-15, urban100-25; set12-15, bsd68-50, urban100-gray-25; sidd-val, sidd-bench, dnd, polyu;
 gopro, hide; dpdd-single, dpdd-dual; rain100h, rain100l, test2800, test100, test1200. Groups: cbsd68 (all noise levels),
 awgn-color, awgn-color-25, awgn-gray, motion, derain-y, table1 to table5. --data-path is the set's folder, or one that
 holds the sets. Every protocol is described in eval/README.md.

@@ -18,12 +18,14 @@ class RestorationConfig:
     data_path: tuple[Path, ...] = arg(help="folders of clean photographs, or one data set of pairs")
     sigma: str | None = arg(None, "noise level, or LOW-HIGH drawn for each patch, in units of 1/255")
     degrade: str | None = arg(None, "degradations of clean photographs, such as motion:9-31,awgn:0-5,jpeg:60-95")
-    hold_out: int = arg(16, "pictures of the training data to validate on instead; 0: none")
+    hold_out: int = arg(16, "pictures of the training data to validate on, their scenes left out of it; 0: none")
     validation_size: int | None = arg(256, "pixels a side of the middle that is validated on; none: whole pictures")
     loss: Literal["l1", "charbonnier"] = arg("l1", "what is minimised; the paper does not say, Restormer takes l1")
     mixup: float = arg(0.0, "parameter of the Beta distribution that mixes patches; Restormer denoises with 1.2")
     norm: str | None = arg(None, "bias_free or centred; none: bias_free for denoising, else centred, as Restormer")
-    init: str | None = arg(None, "weights to start from: a run, a checkpoint, a saved model, of any task or size")
+    init: str | None = arg(
+        None, "weights to start from: a run, checkpoint or saved model, of any task or size; not to resume"
+    )
     schedule_scale: float = arg(1.0, "shrinks the paper's steps and stages by this factor")
     dry_run: bool = arg(False, "print step time and memory of every stage on this machine, and end")
     gradient_checkpointing: bool = arg(False, "recompute activations in the backward pass to save memory")

@@ -11,7 +11,7 @@ from typing import Any
 from iptv2_diffusion.cli.common import say
 from iptv2_diffusion.cli.restoration_config import RestorationConfig
 from iptv2_diffusion.data.degradations import Compose, Degradation, parse_degradations
-from iptv2_diffusion.data.hold_out import Origin, origin_of
+from iptv2_diffusion.data.hold_out import Origin, origin_of, origins_of_pairs
 from iptv2_diffusion.data.pairs import PairedPictures, PictureList, pair_folders
 from iptv2_diffusion.data.patches import Chosen, CleanPatches, PairedPatches
 from iptv2_diffusion.data.photographs import in_words, photographs_below
@@ -77,7 +77,7 @@ def _noise_levels(degradations: Compose) -> dict[str, Compose]:
 def _pairs(config: RestorationConfig) -> tuple[PairedPictures, Sequence[str], list[Origin]]:
     pairs = _fitting(config, _opened(config))
     tiled = (config.data_path[0] / INDEX).is_file()
-    return pairs, pairs.names, [origin_of(pair.name, pair.clean, tiled=tiled) for pair in pairs.pairs]
+    return pairs, pairs.names, origins_of_pairs(pairs.pairs, tiled=tiled)
 
 
 def _fitting(config: RestorationConfig, pairs: Any) -> PairedPictures:

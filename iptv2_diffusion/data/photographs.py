@@ -9,7 +9,8 @@ from iptv2_diffusion.data.tiles import CLEAN, INDEX
 
 # Searched in the path of a picture, in lower case.
 UNFIT = {
-    "of a test set": r"/(c?bsd68|kodak(24)?|mcm(aster)?|urban100|set12|rain100[hl]|test(100|1200|2800))/",
+    "of a test set": r"/(c?bsd68|kodak(24)?|mcm(aster)?|urban100|set12|rain100[hl]|test(100|1200|2800)"
+    r"|gopro_large/test|test/(gopro|hide|dpdd))/",
     "of BSDS500's val part, from which CBSD68 and BSD68 are taken": r"/(bsr|[^/]*bsds[^/]*)/(.*/)?val/",
     "in low resolution": r"/(div2k|flickr2k)_[^/]*lr[^/]*/",
     "noisy": r"_noisy_srgb_\d+\.\w+$",

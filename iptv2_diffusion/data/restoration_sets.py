@@ -148,6 +148,20 @@ RESTORATION_SETS: dict[str, SetSpec] = {
     ),
     "sidd-val": SetSpec(title="SIDD validation blocks", home=SIDD, reader=SiddBlocks),
     "dnd": SetSpec(title="DND", home=DND, reader=DndPatches),
+    "polyu": SetSpec(  # 100 regions of 512x512; whoever has some of them only may score these
+        title="PolyU",
+        home="https://github.com/csjunxu/PolyU-Real-World-Noisy-Images-Dataset",
+        layouts=(
+            Layout(
+                degraded=("*_real.*",),
+                clean="*_mean.*",
+                count=None,
+                below=("", "CroppedImages", "PolyU-Real-World-Noisy-Images-Dataset/CroppedImages"),
+                key=r"([^/]+)_(?:real|mean)$",
+            ),
+            _repacked(None, "test/PolyU", "PolyU"),
+        ),
+    ),
     # Motion deblurring
     "gopro-train": _gopro("train", 2103, _repacked(16824, "train/GoPro", suffix="_crops")),
     "gopro-test": _gopro("test", 1111),

@@ -21,9 +21,7 @@ class Layout:
     below: tuple[str, ...] = ("",)  # where that folder may lie below the one that the user names
     key: str = r"([^/]+)$"  # searched in the path without its extension
     spare_clean: bool = False  # the clean folder holds other scenes, too
-    shared_clean: str | None = (
-        None  # of a degraded scene's name the group is that of its clean picture, which others share
-    )
+    shared_clean: str | None = None  # its group, in a degraded picture's name, names the clean one, which others share
     joined: Literal["left", "right"] | None = None  # `clean` holds both pictures side by side, here the degraded one
     name_lists: str | None = None  # source and target have different names; these lists say which belong together
 

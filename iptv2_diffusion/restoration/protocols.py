@@ -1,4 +1,4 @@
-"""The benchmarks of Tables 1 to 5 and how each is scored, as data; what decides every detail is in `eval/README.md`.
+"""The benchmarks of Tables 1 to 5, and PolyU's, and how each is scored, as data; what decides every detail is in `eval/README.md`.
 
 Common to all: the score is the mean over pictures of each picture's score, no border is cropped, PSNR is over all
 channels jointly, and the restored image is clamped to [0, 1].
@@ -29,6 +29,7 @@ PROTOCOLS: dict[str, Protocol] = {
     "sidd-val": Protocol(task="denoise-real", rounded=False, ssim="matlab3d"),
     "sidd-bench": Protocol(task="denoise-real", rounded=True, scores=()),
     "dnd": Protocol(task="denoise-real", rounded=False, scores=()),
+    "polyu": Protocol(task="denoise-real", rounded=True, ssim="matlab3d"),  # the paper has no figures of it
     "motion": Protocol(task="motion-deblur", rounded=True, ssim="matlab3d"),
     "dpdd-single": Protocol(
         task="defocus-deblur", rounded=False, scores=("psnr", "ssim", "mae"), ssim="sk7", lpips=True
@@ -47,6 +48,7 @@ class Benchmark:
     data_set: str  # of `data.restoration_sets`
     protocol_id: str
     count: int  # pictures in the whole set
+    partial: bool = False  # a part of it may be scored as if it were the set; records say how many pictures there were
     table: int | None = None  # of the paper; None: it reports no such figure
     sigma: int | None = None  # of the noise that is added, in units of 1/255
 
@@ -99,6 +101,7 @@ def _all() -> list[Benchmark]:
             name="sidd-bench", title="SIDD benchmark", data_set="sidd-bench", protocol_id="sidd-bench", count=1280
         ),
         Benchmark(name="dnd", title="DND", data_set="dnd", protocol_id="dnd", count=1000, table=2),
+        Benchmark(name="polyu", title="PolyU", data_set="polyu", protocol_id="polyu", count=100, partial=True),
         Benchmark(name="gopro", title="GoPro", data_set="gopro-test", protocol_id="motion", count=1111, table=3),
         Benchmark(name="hide", title="HIDE", data_set="hide", protocol_id="motion", count=2025, table=3),
         Benchmark(

@@ -21,10 +21,21 @@ def test_what_fits_is_copied_and_the_rest_is_named() -> None:
     for name, value in model.state_dict().items():
         assert value.equal(before[name] if name in afresh else source.state_dict()[name])
     assert describe(afresh, 6) == (
-        "3 of 6 tensors; 3 start afresh: count (a number, there 2), first.weight (8x4, there 8x3), "
-        "third.weight (not there)"
+        "3 of 6 tensors; 3 start afresh, 2 of other shapes: count (a number, there 2), first.weight (8x4, there 8x3); "
+        "1 not there: third.weight"
     )
     assert describe({}, 6) == "all 6 tensors"
+
+
+def test_thousands_of_tensors_make_one_short_line() -> None:
+    afresh = {f"levels.{index}.weight": "8x4, there 8x3" for index in range(500)}
+    afresh |= {f"deeper.{index}.weight": "not there" for index in range(700)}
+    line = describe(afresh, 1500)
+    assert line.startswith(
+        "300 of 1500 tensors; 1200 start afresh, 500 of other shapes: levels.0.weight (8x4, there 8x3), "
+    )
+    assert line.endswith("; 700 not there: deeper.0.weight, deeper.1.weight, deeper.2.weight, ...")
+    assert len(line) < 300
 
 
 def test_copies_are_the_model_s_own() -> None:

@@ -57,6 +57,16 @@ def test_own_pairs_and_photographs_are_cut(command: Callable[..., None], picture
     assert not (tmp_path / "photographs/input").exists()
 
 
+def test_test_pictures_are_not_cut(command: Callable[..., None], tmp_path: Path, capsys) -> None:
+    for part in ("train", "val"):
+        path = tmp_path / f"BSR/BSDS500/data/images/{part}/1.png"
+        path.parent.mkdir(parents=True)
+        write_photo(path, Photo(np.full((20, 30, 3), 1, np.uint8)))
+    command("data", "prepare", "--input", tmp_path / "BSR/BSDS500/data/images", "--output", tmp_path / "tiles")
+    assert [file.name for file in (tmp_path / "tiles/target").rglob("*.png")] == ["1_0_0.png"]
+    assert "1 of BSDS500's val part" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("flags", "reason"),
     [

@@ -19,8 +19,8 @@ def ckpt(tmp_path: Path) -> Callable[..., Path]:
     """Saves a restorer that changes nothing, of a task."""
 
     def save(task: str, **channels: int) -> Path:
-        sizes: dict[str, Any] = {"width": 4, "layers": (1, 1), "heads": (1, 2), "window": 8, "grid": 4}
-        model = IPTV2Restorer(**sizes, task=task, **channels)
+        sizes: dict[str, Any] = {"width": 4, "layers": (1, 1), "heads": (1, 2), "window": 8, "grid": 4} | channels
+        model = IPTV2Restorer(**sizes, task=task)
         torch.nn.init.zeros_(model.head.weight)
         model.save_pretrained(tmp_path / task)
         return tmp_path / task

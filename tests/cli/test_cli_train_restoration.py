@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -107,10 +108,46 @@ def test_pairs_and_fine_tuning_of_another_task(command, photos, pairs, tmp_path,
     command("train", *never, *gray)
     derain = ("--task", "derain", "--norm", "bias_free", "--data-path", pairs, "--init", tmp_path / "gray")
     command("train", *never, *derain, "--output", tmp_path / "derain")
-    afresh = "2 start afresh: stem.weight (8x3x3x3, there 8x1x3x3), head.weight (3x16x3x3, there 1x16x3x3)"
+    afresh = "2 start afresh, 2 of other shapes: stem.weight (8x3x3x3, there 8x1x3x3), head.weight (3x16x3x3, there 1x16x3x3)"
     assert afresh in capsys.readouterr().out
     again = ("--task", "paired", "--degrade", "motion:3-5,jpeg:50-90", "--data-path", photos)
     command("train", *never, *again, "--output", tmp_path / "degraded")
+
+
+def test_resuming_needs_no_weights_to_start_from(command, refused, photos, tmp_path, capsys):
+    never = (
+        *FLAGS,
+        "--validate-every",
+        "none",
+        "--preview-every",
+        "none",
+        "--stages",
+        "0:16x2",
+        "--schedule",
+        "constant",
+    )
+    flags = (*never, "--lr-final", "none", "--task", "denoise-gray", "--sigma", 25, "--data-path", photos)
+    command("train", *flags, "--steps", 1, "--output", tmp_path / "first")
+    tuned = ("--output", tmp_path / "tuned")
+    command("train", *flags, *tuned, "--steps", 1, "--init", tmp_path / "first")
+    other = refused("train", *flags, *tuned, "--steps", 2, "--resume", "--init", "another")
+    assert "recipe.init" in other
+    shutil.rmtree(tmp_path / "first")
+    capsys.readouterr()
+    command("train", *flags, *tuned, "--steps", 2, "--resume")
+    assert "Starting from" not in capsys.readouterr().out
+    record = json.loads((tmp_path / "tuned" / "checkpoint-00000002" / "run.json").read_text())
+    assert record["info"]["recipe"]["init"] == str(tmp_path / "first")
+
+
+def test_without_held_out_pictures_nothing_is_measured(command, photos, tmp_path):
+    flags = ("--task", "denoise-color", "--sigma", 25, *FLAGS, "--hold-out", 0, "--steps", 2, "--stages", "0:16x2")
+    every = ("--log-every", 1, "--validate-every", 1, "--preview-every", 1)
+    command("train", *flags, *every, "--data-path", photos, "--output", tmp_path / "run")
+    text = (tmp_path / "run" / "stats.jsonl").read_text()
+    assert len(text.splitlines()) == 2
+    assert "NaN" not in text
+    assert "validation" not in text
 
 
 def test_dry_run_prints_every_stage_and_writes_nothing(command, photos, tmp_path, capsys):
@@ -172,6 +209,15 @@ def test_the_paper_s_schedule_shrinks():
             "--stages: expected patches of more than 32 pixels, the window, got 32",
         ),
         (("--task", "derain", "--schedule-scale", 0), "expected --schedule-scale above 0, got 0"),
+        (("--task", "derain", "--schedule-scale", 0.1, "--steps", 9), "expected --steps or --schedule-scale, not both"),
+        (
+            ("--task", "derain", "--validation-size", 10),
+            "expected --validation-size of at least 11, the window of SSIM, got 10",
+        ),
+        (
+            ("--task", "defocus-deblur-dual", "--degrade", "defocus:2"),
+            "takes pairs with two views of each scene, no --degrade",
+        ),
         (("--task", "paired"), "expected pairs in "),
         (("--task", "paired", "--degrade", "kernels:absent.mat"), "found no file absent.mat"),
         (("--task", "denoise-color", "--sigma", 25, "--hold-out", 6), "expected fewer than the 6 pictures, got 6"),

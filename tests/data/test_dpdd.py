@@ -9,20 +9,20 @@ SOURCES = {name: Path(f"source/{name}.png") for name in ("1P0A0917", "1P0A0921",
 TARGETS = {name: Path(f"target/{name}.png") for name in ("1P0A0916", "1P0A0920", "1P0A1002")}
 
 
-def test_positions_decide_where_the_names_differ(tmp_path: Path) -> None:
+def test_the_camera_s_numbers_decide_where_the_names_differ(tmp_path: Path) -> None:
     pairs = match_views([SOURCES, SOURCES], TARGETS, tmp_path / "file_names/test")
     assert [(pair.name, pair.clean.stem) for pair in pairs] == list(zip(SOURCES, TARGETS, strict=True))
     assert pairs[0].degraded == (Path("source/1P0A0917.png"),) * 2
 
 
-def test_equal_names_come_before_positions(tmp_path: Path) -> None:
+def test_equal_names_come_first(tmp_path: Path) -> None:
     clean = {name: Path(f"target/{name}.tif") for name in reversed(SOURCES)}
     pairs = match_views([SOURCES], clean, tmp_path / "test")
     assert [pair.clean.stem for pair in pairs] == list(SOURCES)
 
 
 @pytest.mark.parametrize("prefix", ["", "./dd_dp_dataset_canon/test_c/source/"])
-def test_the_authors_lists_come_before_positions(tmp_path: Path, prefix: str) -> None:
+def test_the_authors_lists_come_before_numbers(tmp_path: Path, prefix: str) -> None:
     shuffled = ["1P0A1002", "1P0A0916", "1P0A0920"]
     np.save(tmp_path / "test_src.npy", np.array([f"{prefix}{name}.png" for name in SOURCES]))
     np.save(tmp_path / "test_trg.npy", np.array([f"{name}.png" for name in shuffled]))
@@ -43,6 +43,30 @@ def test_what_cannot_be_matched_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "test_trg.npy", np.array(list(fewer)))
     with pytest.raises(ValueError, match=r"lists of one length, .* have 3 and 2 names"):
         match_views([SOURCES], TARGETS, tmp_path / "test")
+
+
+def named(folder: str, *names: str) -> dict[str, Path]:
+    return {name: Path(f"{folder}/{name}.png") for name in names}
+
+
+@pytest.mark.parametrize(
+    ("sources", "targets", "message"),
+    [
+        # The second scene's blurred and the third one's sharp picture are missing: order alone would pair strangers.
+        (
+            ("1P0A0907", "1P0A0927"),
+            ("1P0A0906", "1P0A0916"),
+            r"got 1P0A0927 and 1P0A0916 \(1 of 2 in order\): .*_src\.npy",
+        ),
+        (("1P0A0907", "1P0A0911"), ("1P0A0906", "1P0A0908"), "got 1P0A0911 and 1P0A0908"),
+        (("1P0A0907",), ("1P0B0906",), "got 1P0A0907 and 1P0B0906"),
+        (("blurred",), ("sharp",), "got blurred and sharp"),
+        (("1P0A0907", "1P0A0909"), ("1P0A0907", "1P0A0911"), r"in source only: 1P0A0909; in target only: 1P0A0911"),
+    ],
+)
+def test_missing_counterparts_are_refused(tmp_path: Path, sources, targets, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        match_views([named("source", *sources)], named("target", *targets), tmp_path / "test")
 
 
 @pytest.mark.parametrize("name", ["indoor.npy", "indoor.txt"])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from iptv2_diffusion.data.image_io import Photo, write_photo
-from iptv2_diffusion.data.pairs import PairedPictures, PictureList
+from iptv2_diffusion.data.pairs import JoinedPictures, PairedPictures, PictureList
 from iptv2_diffusion.data.restoration_sets import RESTORATION_SETS, open_set
 from iptv2_diffusion.data.tiles import prepare_tiles
 
@@ -55,6 +55,8 @@ PAIRED = [
     ),
     ("sidd-train", "Data/s/0001_NOISY_SRGB_01{}.PNG", "Data/s/0001_GT_SRGB_01{}.PNG", "0001_01{}"),
     ("sidd-train", "train/SIDD/input_crops/{}.png", "train/SIDD/target_crops/{}.png", "{}"),
+    ("polyu", "CroppedImages/Canon5D2_chair_{}_real.JPG", "CroppedImages/Canon5D2_chair_{}_mean.JPG", "Canon5D2_chair_{}"),
+    ("polyu", "PolyU/input/{}.png", "PolyU/target/{}.png", "{}"),
     ("dpdd-test", "dd_dp_dataset_canon/test_c/source/1P0A09{}7.png", "dd_dp_dataset_canon/test_c/target/1P0A09{}6.png", "1P0A09{}7"),
     ("dpdd-val", "val/DPDD/inputC/{}.png", "val/DPDD/target/{}.png", "{}"),
     ("rain13k", "train/Rain13K/input/{}.jpg", "train/Rain13K/target/{}.png", "{}"),
@@ -64,6 +66,7 @@ PAIRED = [
     ("test100", "test/Test100/input/{}.png", "test/Test100/target/{}.jpg", "{}"),
     ("test1200", "Test1200/input/{}.png", "Test1200/target/{}.png", "{}"),
     ("test2800", "input/{}.png", "target/{}.png", "{}"),
+    ("test2800", "rainy_image_dataset/testing/rainy_image/90{}_1.jpg", "rainy_image_dataset/testing/ground_truth/90{}.jpg", "90{}_1"),
 ]  # fmt: skip
 CLEAN = [
     ("cbsd68", "CBSD68/original_png/000{}.png"),
@@ -71,6 +74,7 @@ CLEAN = [
     ("kodak24", "Kodak24/kodim0{}.png"),
     ("mcmaster", "McM/{}.tif"),
     ("urban100", "test/Urban100/img_00{}.png"),
+    ("urban100", "data/Urban100/image_SRF_2/img_00{}_SRF_2_HR.png"),
     ("set12", "Set12/0{}.png"),
     ("bsd68", "test00{}.png"),
     ("div2k", "DIV2K_train_HR/000{}.png"),
@@ -104,6 +108,7 @@ def test_published_numbers() -> None:
         "dfwb": {None},
         "sidd-val": set(),
         "dnd": set(),
+        "polyu": {None},
     }
     assert all(spec.home.startswith("https://") for name, spec in RESTORATION_SETS.items() if name != "dfwb")
 
@@ -131,6 +136,48 @@ def test_clean_pictures_of_every_layout(tmp_path: Path, name: str, template: str
     gray = open_set(name, tmp_path, count=3, gray=True)
     assert isinstance(gray, PictureList)
     assert gray.read(0).shape == (2, 3, 1)
+
+
+def test_one_clean_picture_has_many_rainy_ones(tmp_path: Path) -> None:
+    fill(tmp_path, "rainy_image/901_{}.png")
+    fill(tmp_path, "rainy_image/902_{}.png", 10)
+    fill(tmp_path, "ground_truth/90{}.png", 100)
+    pictures = open_set("test2800", tmp_path, count=6)
+    assert [tuple(int(p[0, 0, 0]) for p in pictures.read(index)) for index in (0, 2, 3)] == [
+        (1, 101),
+        (3, 101),
+        (11, 102),
+    ]
+    (tmp_path / "ground_truth/902.png").unlink()
+    with pytest.raises(ValueError, match=r"rainy_image/\* only: 902_1, 902_2, 902_3"):
+        open_set("test2800", tmp_path, count=6)
+
+
+@pytest.mark.parametrize(
+    ("name", "template", "rain"), [("test1200", "DID-MDN-test/{}.png", 0), ("test100", "rain/test_syn/{}.png", 2)]
+)
+def test_both_pictures_in_one_file(tmp_path: Path, name: str, template: str, rain: int) -> None:
+    for number in (1, 2, 3):
+        path = tmp_path / template.replace("{}", str(number))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_photo(path, Photo(np.arange(2 * 4 * 3, dtype=np.uint8).reshape(2, 4, 3)))
+    pictures = open_set(name, tmp_path, count=3)
+    assert isinstance(pictures, JoinedPictures)
+    assert pictures.names == ("1", "2", "3")
+    rainy, clean = pictures.read(1)
+    assert (rainy.shape, int(rainy[0, 0, 0]), int(clean[1, 1, 2])) == ((2, 2, 3), 3 * rain, 23 - 3 * rain)
+    with pytest.raises(ValueError, match=rf"expected {PUBLISHED[name]} .* found 3 as \*"):
+        open_set(name, tmp_path)
+    (tmp_path / template.replace("{}", "2")).unlink()
+    save(tmp_path / template.replace("{}", "2"), 5)
+    with pytest.raises(ValueError, match=r"two pictures side by side in .*2\.png, got 3x2"):
+        pictures.read(1)
+
+
+def test_low_resolutions_beside_urban100_are_not_of_it(tmp_path: Path) -> None:
+    for part in ("HR", "LR"):
+        fill(tmp_path, f"img_00{{}}_SRF_2_{part}.png")
+    assert len(open_set("urban100", tmp_path, count=3)) == 3
 
 
 def test_gopro_reads_blur_not_blur_gamma(tmp_path: Path) -> None:

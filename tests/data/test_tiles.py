@@ -128,6 +128,25 @@ def test_an_interrupted_preparation_goes_on(
     assert names == []
 
 
+@pytest.mark.parametrize("finished", [True, False])
+def test_pictures_that_changed_are_refused(pairs: PairedPictures, tmp_path: Path, finished: bool) -> None:
+    root = tmp_path / "tiles"
+    prepare_tiles(pairs, root, size=16, overlap=4)
+    if not finished:
+        index = json.loads((root / "index.json").read_text())
+        lines = [{name: value for name, value in index.items() if name != "sources"}, *index["sources"][:2]]
+        (root / ".journal.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        (root / "index.json").unlink()
+    before = contents(root)
+    changed = tmp_path / "in/deep/tall.png"
+    write_photo(changed, Photo(pixels("deep/tall") ^ 1), overwrite=True)  # of the same size
+    with pytest.raises(FileExistsError, match=r"tiles of 1 pictures as they were before .*the first is deep/tall"):
+        prepare_tiles(pairs, root, size=16, overlap=4)
+    assert contents(root) == before
+    write_photo(changed, Photo(pixels("deep/tall")), overwrite=True)
+    assert prepare_tiles(pairs, root, size=16, overlap=4) == 13
+
+
 def contents(root: Path) -> dict[str, bytes]:
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 

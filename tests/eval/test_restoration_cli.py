@@ -124,6 +124,18 @@ def test_rain_and_motion_on_a_part_of_the_set(shared_data: Callable[[str], Path]
     assert record["layout"] == "folders"
 
 
+def test_real_noise_of_polyu(shared_data: Callable[[str], Path], call: Call, tmp_path: Path) -> None:
+    root, output = shared_data("polyu_50"), tmp_path / "polyu.json"
+    shown = call("--benchmark", "polyu", "--data-path", root, "--identity", "--limit", 2, "--output", output)
+    (record,) = records(output)
+    for found, name in zip(record["images"], ("chair_11", "chair_14"), strict=True):
+        assert found["name"] == f"Canon5D2_5_160_3200_{name}"
+        noisy, clean = (opened(root / f"{found['name']}_{kind}.JPG") for kind in ("real", "mean"))
+        assert found["psnr"] == pytest.approx(peak_signal_noise_ratio(clean, noisy), abs=1e-9)
+    assert (record["protocol"], record["ssim"], record["pictures_of_the_set"]) == ("polyu", "matlab3d", 100)
+    assert "2 of 100" in shown
+
+
 @pytest.mark.parametrize(
     ("benchmark", "model", "folders", "scores"),
     [
@@ -131,6 +143,7 @@ def test_rain_and_motion_on_a_part_of_the_set(shared_data: Callable[[str], Path]
         ("set12-50", "gray", ("target",), {"psnr"}),
         ("gopro", "colour", ("input", "target"), {"psnr", "ssim"}),
         ("rain100l", "colour", ("input", "target"), {"psnr", "ssim"}),
+        ("polyu", "colour", ("input", "target"), {"psnr", "ssim"}),
         ("dpdd-single", "colour", ("left", "sharp"), {"psnr", "ssim", "mae"}),
         ("dpdd-dual", "dual", ("left", "right", "sharp"), {"psnr", "ssim", "mae"}),
     ],
