@@ -130,8 +130,8 @@ def test_fine_tuning_names_what_starts_afresh(command, refused, tmp_path, small_
     new = ("--vae", small_vae, "--data-path", picture_folder, "--image-size", 128, "--workers", 0, "--steps", 1)
     flags = (*TINY, *new, "--lr", 1e-9, "--init", EMOJI, "--output", tmp_path / "run")
     command("train", *flags)
-    afresh = "2 start afresh: label_embedding.weight (3x256, there 10x256), head.weight (8x96x3x3, there 4x96x3x3)"
-    assert afresh in capsys.readouterr().out
+    shapes = "label_embedding.weight (3x256, there 10x256), head.weight (8x96x3x3, there 4x96x3x3)"
+    assert f"2 start afresh, 2 of other shapes: {shapes}" in capsys.readouterr().out
     before, after = load_denoiser(str(EMOJI)), load_denoiser(str(tmp_path / "run"))
     assert before.unfuse().config["num_classes"] == 9
     for name, tensor in before.state_dict().items():
