@@ -13,7 +13,7 @@ from iptv2_diffusion import _HOMES
 
 ROOT = "iptv2_diffusion"
 PACKAGE = Path(__file__).resolve().parents[1] / ROOT
-TOOLS = {"config", "errors", "pictures", "rng"}
+TOOLS = {"config", "errors", "files", "pictures", "rng"}
 LEAVES = {"data", "metrics", "engine"} | TOOLS
 MAY_IMPORT = {
     **{leaf: set() for leaf in LEAVES},

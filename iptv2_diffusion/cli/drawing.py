@@ -25,11 +25,11 @@ from iptv2_diffusion.diffusion.guidance import check_guidance, check_guidance_ch
 from iptv2_diffusion.diffusion.latents import LatentCodec
 from iptv2_diffusion.diffusion.schedule import (
     NOISE_SCHEDULE_KEYS,
-    SCHEDULERS,
     check_scheduler_name,
     default_steps,
     is_flow,
     make_scheduler,
+    sampler_name,
     without_channel_cut,
 )
 from iptv2_diffusion.engine import averages
@@ -123,7 +123,7 @@ def describe(config: SampleConfig, models: Models) -> dict[str, Any]:
         **_checkpoint(config),
         "vae": _vae_id(config, pipeline),
         "model": _own(pipeline.transformer.config),
-        "sampler": _sampler_name(scheduler),
+        "sampler": sampler_name(scheduler) or type(scheduler).__name__,
         "steps": config.steps or default_steps(scheduler),
         "scheduler": type(scheduler).__name__,
         "scheduler_config": _own(scheduler.config),
@@ -146,15 +146,6 @@ def named_labels(config: SampleConfig, pipeline: Any) -> list[int]:
 def captions(pipeline: Any, labels: Sequence[int]) -> list[str]:
     """The first name of every label's class."""
     return [pipeline.id2label.get(label, f"class {label}").split(",")[0] for label in labels]
-
-
-def _sampler_name(scheduler: Any) -> str:
-    """Its name on the command line, or its class."""
-    for name, choice in SCHEDULERS.items():
-        same_order = scheduler.config.get("solver_order") == choice.options.get("solver_order")
-        if isinstance(scheduler, choice.scheduler) and same_order:
-            return name
-    return type(scheduler).__name__
 
 
 def _checkpoint(config: SampleConfig) -> dict[str, str]:

@@ -6,11 +6,9 @@ eval/README.md.
 """
 
 import argparse
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
     from iptv2_diffusion.cli.references import Reference, ReferenceFiles
     from iptv2_diffusion.metrics.extractors import Extractor
 
-PATIENCE = timedelta(days=1)  # for the slowest process
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "iptv2_diffusion" / "statistics"
 
 
@@ -84,13 +81,10 @@ def _evaluate() -> None:
 def command(flags: argparse.Namespace) -> None:
     config = from_flags(GenerationConfig, flags)
 
-    from accelerate import PartialState
+    from iptv2_diffusion.cli.processes import processes
 
-    state = PartialState(cpu=config.device == "cpu", timeout=PATIENCE)
-    if state.num_processes > 1 and config.device not in (None, "cpu"):
-        raise ValueError(f"with several processes their launcher chooses devices: leave out --device {config.device}")
-    _score(config)
-    state.destroy_process_group()
+    with processes(config.device):
+        _score(config)
 
 
 def _score(config: GenerationConfig) -> None:
@@ -129,16 +123,15 @@ def _check_counts(config: GenerationConfig, images: "ImageSet | None", files: "R
 def _extractor(config: GenerationConfig) -> "Extractor":
     from accelerate import PartialState
 
-    from iptv2_diffusion.cli.load import choose_device
+    from iptv2_diffusion.cli.processes import own_device
     from iptv2_diffusion.metrics import extractors, inception
 
-    state: Any = PartialState()
-    device = state.device if state.num_processes > 1 else choose_device(config.device)
+    device = own_device(config.device)
     if config.features is not None:
         import iptv2_diffusion.cli.feature_extractors  # noqa: F401  registers ours
 
         return extractors.find_extractor(config.features)(device)
-    with state.local_main_process_first():
+    with PartialState().local_main_process_first():
         weights = inception.find_weights(config.inception_weights)
     extractor = inception.inception_extractor(weights, device)
     if config.paper_table6 and not inception.is_published(extractor):
@@ -171,6 +164,7 @@ def _report(
 
     from iptv2_diffusion.cli.generation_figures import figures, make_record
     from iptv2_diffusion.cli.image_statistics import measure, pixels_sha256
+    from iptv2_diffusion.cli.records import write_record
 
     sha256 = pixels_sha256(images, config.batch_size)
     samples = measure(images, extractor, sha256=sha256, keep=None, **options)
@@ -180,7 +174,7 @@ def _report(
     description = describe_samples(images, sha256, settings)
     record: dict[str, Any] = {"protocol": config.protocol}
     record |= make_record(found, description, reference.description, extractor)
-    _write(config.output, record)
+    write_record(config.output, record)
     width = max(map(len, record["figures"]))
     say("\n".join(f"{name.ljust(width)}  {value:.4f}" for name, value in record["figures"].items()))
     if config.paper_table6:
@@ -189,14 +183,6 @@ def _report(
 
 def _cache(config: GenerationConfig) -> Path | None:
     return None if config.cache is None else config.cache.expanduser()
-
-
-def _write(output: Path | None, record: Mapping[str, Any]) -> None:
-    from iptv2_diffusion.data.image_writers import write_bytes
-
-    if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(output, (json.dumps(record, indent=2) + "\n").encode())
 
 
 if __name__ == "__main__":

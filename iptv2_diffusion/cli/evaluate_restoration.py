@@ -7,11 +7,9 @@ holds the sets. Every protocol is described in eval/README.md.
 """
 
 import argparse
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +90,7 @@ def _evaluate() -> None:
 def command(flags: argparse.Namespace) -> None:
     config = from_flags(EvaluateConfig, flags)
 
+    from iptv2_diffusion.cli.records import write_record
     from iptv2_diffusion.cli.scoreboard import scoreboard
 
     _check_lpips(config)
@@ -100,7 +99,7 @@ def command(flags: argparse.Namespace) -> None:
     records: list[dict[str, Any]] = []
     for job in jobs:
         records.append(job(restore, origin))
-        _write(config.output, records)
+        write_record(config.output, records, overwrite=len(records) > 1)  # only the first must find no such file
     say(scoreboard(records))
 
 
@@ -199,25 +198,6 @@ def _check_lpips(config: EvaluateConfig) -> None:
 
         black = np.zeros((64, 64, 3), np.float32)
         lpips_alex(black, black)
-
-
-def _write(output: Path | None, records: Sequence[dict[str, Any]]) -> None:
-    """All records so far; only the first time there must be no such file. Infinity, which JSON lacks, is "inf"."""
-    from iptv2_diffusion.data.image_writers import write_bytes
-
-    if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(_finite(records), indent=2, allow_nan=False)
-        write_bytes(output, f"{text}\n".encode(), overwrite=len(records) > 1)
-
-
-def _finite(content: Any) -> Any:
-    """Numbers that are none become strings, which Python's `float` reads: "inf" is the PSNR of equal pictures."""
-    if isinstance(content, dict):
-        return {key: _finite(value) for key, value in content.items()}
-    if isinstance(content, (list, tuple)):
-        return [_finite(value) for value in content]
-    return str(content) if isinstance(content, float) and not isfinite(content) else content
 
 
 if __name__ == "__main__":

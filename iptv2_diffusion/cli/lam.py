@@ -45,8 +45,8 @@ def _draw() -> None:
     config = from_flags(LamConfig, make_parser().parse_args())
 
     from iptv2_diffusion.cli.load import choose_device, load_restorer
+    from iptv2_diffusion.files import written_whole
     from iptv2_diffusion.restoration.attribution import local_attribution, picture, pixels_holding
-    from iptv2_diffusion.restoration.export import written_whole
 
     device = choose_device(config.device)
     with written_whole(config.output) as unfinished:

@@ -3,13 +3,14 @@
 import signal
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
 import torch
 from accelerate import PartialState
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 from tqdm import tqdm
 
 from iptv2_diffusion.cli.common import say
@@ -29,6 +30,7 @@ from iptv2_diffusion.data.latent_format import (
 from iptv2_diffusion.data.tar_pictures import TarPictures, tar_files
 from iptv2_diffusion.diffusion.latents import LatentCodec, center_crop
 from iptv2_diffusion.diffusion.vae_hash import encoder_sha256
+from iptv2_diffusion.engine.stream import ErrorsAsValues, checked, collate
 
 CROP = "adm-center"  # `center_crop`
 PATIENCE = timedelta(hours=12)  # for processes that are slower
@@ -100,7 +102,7 @@ def encode_shards(
             rows = header.rows(shard)
             parts = []
             for _ in _batches(rows, config.batch_size):
-                parts.append(_moments(codec, _checked(next(crops)), header))
+                parts.append(_moments(codec, checked(next(crops)), header))
                 bar.update(len(parts[-1]))
             names = [pictures.name(index) for index in rows]
             labels = torch.tensor([pictures.label(index) for index in rows])
@@ -123,28 +125,19 @@ def _finite(moments: Tensor, names: Sequence[str]) -> Tensor:
     return moments
 
 
-class _Crops(Dataset[Tensor | Exception]):
-    """Pictures (3, size, size) uint8. Errors are values: a worker process would wrap them in its traceback."""
-
-    def __init__(self, pictures: LabelledPictures, size: int) -> None:
-        self.pictures, self.size = pictures, size
-
-    def __getitem__(self, index: int) -> Tensor | Exception:
-        try:
-            picture = center_crop(self.pictures.picture(index), self.size)
-        except (ValueError, OSError) as error:
-            return error
-        return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+def _crop(pictures: LabelledPictures, size: int, index: int) -> Tensor:
+    """(3, size, size) uint8."""
+    return torch.from_numpy(np.array(center_crop(pictures.picture(index), size))).permute(2, 0, 1)
 
 
 def _loader(config: Any, pictures: LabelledPictures, header: LatentHeader, shards: Sequence[int]) -> DataLoader:
     """The batches of these shards, in order; none reaches into the next shard."""
     batches = (batch for shard in shards for batch in _batches(header.rows(shard), config.batch_size))
     return DataLoader(
-        _Crops(pictures, header.image_size),
+        ErrorsAsValues(partial(_crop, pictures, header.image_size)),
         batch_sampler=cast(Sampler[list[int]], batches),
         num_workers=config.workers,
-        collate_fn=_collate,
+        collate_fn=collate,
         worker_init_fn=_leave_interrupts_to_the_parent,
     )
 
@@ -153,16 +146,5 @@ def _batches(rows: range, size: int) -> Iterator[list[int]]:
     return (list(rows[start : start + size]) for start in range(0, len(rows), size))
 
 
-def _collate(crops: list[Tensor | Exception]) -> Tensor | Exception:
-    error = next((crop for crop in crops if isinstance(crop, Exception)), None)
-    return error or torch.stack(cast(list[Tensor], crops))
-
-
 def _leave_interrupts_to_the_parent(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _checked(crops: Tensor | Exception) -> Tensor:
-    if isinstance(crops, Exception):
-        raise crops
-    return crops

@@ -1,7 +1,6 @@
 """What samples are compared with: a folder of pictures, an .npz of images, or ADM's .npz of statistics, read and written."""
 
 import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from iptv2_diffusion.cli.image_sets import IMAGES, ImageSet, members, open_images, write_images
 from iptv2_diffusion.cli.image_statistics import Statistics, measure, pixels_sha256, spaced
+from iptv2_diffusion.files import written_whole
 from iptv2_diffusion.metrics.extractors import FEATURES, SPATIAL, Extractor
 from iptv2_diffusion.metrics.frechet import Gaussian
 from iptv2_diffusion.metrics.inception import NAME as INCEPTION
@@ -74,17 +74,11 @@ def write_statistics(reference: Reference, files: ReferenceFiles, extractor: Ext
     arrays = {EXTRACTOR: np.array(extractor.identity)}
     for kind, fit in reference.gaussians.items():
         arrays |= dict(zip(ADM_NAMES[kind], (fit.mean, fit.covariance), strict=True))
-    output.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = output.with_name(f".{output.name}.unfinished")
-    try:
-        with ZipFile(unfinished, "w") as archive:
-            for name, array in arrays.items():
-                with archive.open(f"{name}.npy", "w") as stream:
-                    np.lib.format.write_array(stream, array)
-            write_images(archive, files.images, spaced(files.images.count, COMPARED))
-        os.replace(unfinished, output)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with written_whole(output) as unfinished, ZipFile(unfinished, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w") as stream:
+                np.lib.format.write_array(stream, array)
+        write_images(archive, files.images, spaced(files.images.count, COMPARED))
 
 
 def _read_statistics(path: Path, extractor: Extractor) -> dict[str, Gaussian]:

@@ -18,10 +18,11 @@ import numpy as np
 from PIL import Image
 
 from iptv2_diffusion.cli.drawing import save_png
-from iptv2_diffusion.cli.image_sets import GRID, PictureFolder, write_images
+from iptv2_diffusion.cli.generation_record import SETTINGS
+from iptv2_diffusion.cli.image_sets import GRID, NPZ, PictureFolder, write_images
+from iptv2_diffusion.files import written_whole
 from iptv2_diffusion.pictures import grid
 
-SETTINGS = "settings.json"
 FOLDER = 1000  # pictures to a folder
 IN_GRID = 64
 # What may differ between the runs that fill a folder. Names of models may: their weights are compared.
@@ -33,7 +34,7 @@ class SampleFolder:
         """FileExistsError where the path holds something else, ValueError where it was begun with other settings."""
         self.path, self.labels, self._settings, self._names = path, labels, settings, names
         self._images = path / "images"
-        self._npz = path / "samples.npz"
+        self._npz = path / NPZ
         self._counts = dict.fromkeys(range(-(-len(labels) // FOLDER)), 0)  # samples in every folder
         self._check()
 
@@ -57,9 +58,8 @@ class SampleFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         target = self.path / SETTINGS
         if not target.exists():
-            unfinished = target.with_name(f".{SETTINGS}")
-            unfinished.write_text(json.dumps(self._settings, indent=2), encoding="utf-8")
-            os.replace(unfinished, target)
+            with written_whole(target) as unfinished:
+                unfinished.write_text(json.dumps(self._settings, indent=2), encoding="utf-8")
 
     def missing(self) -> list[int]:
         """Indices of the samples that are not there, in order."""
@@ -102,12 +102,10 @@ class SampleFolder:
         pictures = PictureFolder(self._images)
         if pictures.count != len(self.labels):
             raise ValueError(f"expected {len(self.labels)} pictures in {self._images}, found {pictures.count}")
-        unfinished = self._npz.with_name(f".{self._npz.name}")
-        with ZipFile(unfinished, "w") as archive:
+        with written_whole(self._npz) as unfinished, ZipFile(unfinished, "w") as archive:
             write_images(archive, pictures, range(pictures.count))
             with archive.open("arr_1.npy", "w", force_zip64=True) as stream:
                 np.lib.format.write_array(stream, np.asarray(self.labels, np.int64))
-        os.replace(unfinished, self._npz)
 
     @property
     def _npz_alone(self) -> bool:

@@ -5,26 +5,22 @@ on batches or processes but for rounding, and with the same --batch-size not eve
 """
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from tqdm import tqdm
 
 from iptv2_diffusion.cli.common import say
 from iptv2_diffusion.cli.drawing import Models, captions, check_request, describe, draw, load_models, named_labels
-from iptv2_diffusion.cli.load import choose_device
+from iptv2_diffusion.cli.processes import own_device, processes
 from iptv2_diffusion.cli.sample_config import USUAL_SET, SampleConfig
 from iptv2_diffusion.cli.sample_folder import SampleFolder
 from iptv2_diffusion.diffusion.protocols import differences, find_protocol
 from iptv2_diffusion.rng import derived_generator, permutation
 
 LABELS = 1  # the second key of the randomness of labels; that of noise has none
-PATIENCE = timedelta(days=1)  # for the slowest process
 
 
 def draw_many(config: SampleConfig) -> None:
@@ -36,8 +32,8 @@ def draw_many(config: SampleConfig) -> None:
         format=config.format or "png",
     )
     assert config.output is not None  # the config saw to it
-    with _processes(config) as state:
-        models = load_models(config, state.device if state.num_processes > 1 else choose_device(config.device))
+    with processes(config.device) as state:
+        models = load_models(config, own_device(config.device))
         check_request(config, models)
         labels = draw_labels(config, models.pipeline)
         folder = SampleFolder(config.output, _settings(config, models), labels, captions(models.pipeline, labels))
@@ -51,17 +47,6 @@ def draw_many(config: SampleConfig) -> None:
         state.wait_for_everyone()
         if state.is_main_process:
             _finish(config, folder, len(missing), time.monotonic() - started)
-
-
-@contextmanager
-def _processes(config: SampleConfig) -> Iterator[Any]:
-    state = PartialState(cpu=config.device == "cpu", timeout=PATIENCE)
-    if state.num_processes > 1 and config.device not in (None, "cpu"):
-        raise ValueError(
-            f"with several processes their launcher chooses the devices: leave out --device {config.device}"
-        )
-    yield state
-    state.destroy_process_group()
 
 
 def draw_labels(config: SampleConfig, pipeline: Any) -> list[int]:

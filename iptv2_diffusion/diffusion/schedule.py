@@ -173,11 +173,17 @@ def without_channel_cut(scheduler: Any) -> Any:
 
 def default_steps(scheduler: Any) -> int:
     """How many steps to take when nobody says: 250 for DDPM, 25 to 50 for the others."""
-    for choice in SCHEDULERS.values():
+    name = sampler_name(scheduler)
+    return FALLBACK_STEPS if name is None else SCHEDULERS[name].steps
+
+
+def sampler_name(scheduler: Any) -> str | None:
+    """Its name in the table, if it is there."""
+    for name, choice in SCHEDULERS.items():
         same_order = scheduler.config.get("solver_order") == choice.options.get("solver_order")
         if isinstance(scheduler, choice.scheduler) and same_order:
-            return choice.steps
-    return FALLBACK_STEPS
+            return name
+    return None
 
 
 def check_scheduler_name(name: str) -> None:

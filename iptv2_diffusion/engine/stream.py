@@ -5,9 +5,9 @@ share and walks through it in micro-batches, so the samples of a step depend on 
 """
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -16,6 +16,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 from iptv2_diffusion.engine.settings import TrainConfig
 from iptv2_diffusion.engine.stages import Stage
 from iptv2_diffusion.engine.task import Task
+
+T = TypeVar("T")
 
 
 def share_of(stage: Stage, processes: int) -> int:
@@ -49,24 +51,25 @@ def _most(config: TrainConfig, stage: Stage, processes: int) -> int:
     return min(max(int(config.micro_batch * area), 1), share)
 
 
-class _Positions(Dataset[dict[str, Tensor] | Exception]):
-    """Errors of the data are handed over as values: a worker process would wrap them in its traceback."""
+class ErrorsAsValues(Dataset[T | Exception]):
+    """`read(position)`, but errors of the data are handed over: a worker process would wrap them in its traceback."""
 
-    def __init__(self, task: Task) -> None:
-        self.task = task
+    def __init__(self, read: Callable[[int], T]) -> None:
+        self._read = read
 
-    def __getitem__(self, position: int) -> dict[str, Tensor] | Exception:
+    def __getitem__(self, position: int) -> T | Exception:
         try:
-            return self.task.sample(position)
+            return self._read(position)
         except (ValueError, OSError) as error:
             return error
 
 
-def _collate(samples: list[dict[str, Tensor] | Exception]) -> dict[str, Tensor] | Exception:
+def collate(samples: list[T | Exception]) -> T | Exception:
+    """A batch, or the first error among its samples."""
     return next((sample for sample in samples if isinstance(sample, Exception)), None) or default_collate(samples)
 
 
-def checked(batch: dict[str, Tensor] | Exception) -> dict[str, Tensor]:
+def checked(batch: T | Exception) -> T:
     """The batch, or the error that one of its samples met."""
     if isinstance(batch, Exception):
         raise batch
@@ -78,10 +81,10 @@ def make_loader(
 ) -> DataLoader[dict[str, Tensor] | Exception]:
     """Micro-batches in order, loaded ahead by `config.workers` processes; to be walked through once."""
     return DataLoader(
-        _Positions(task),
+        ErrorsAsValues(task.sample),
         batch_sampler=cast(Sampler[list[int]], micro_batches(config, rank, processes, start)),
         num_workers=config.workers,
-        collate_fn=_collate,
+        collate_fn=collate,
         worker_init_fn=_leave_signals_to_the_parent,
         pin_memory=pin_memory,
         generator=torch.Generator(),  # otherwise the loader would draw from the global one

@@ -8,9 +8,7 @@ Padding and cropping belong to whoever runs it. Its metadata are `config`, `form
 import copy
 import importlib
 import operator
-import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from math import lcm
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +18,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx import Node
 
+from iptv2_diffusion.files import written_whole
 from iptv2_diffusion.restoration.model_files import FORMS, SUFFIX, save_weights
 from iptv2_diffusion.restoration.restorer import IPTV2Restorer
 
@@ -159,25 +158,3 @@ def export(model: Any, path: Path, format: str) -> None:
         raise ValueError(f"{format} is for restorers, got a model of class {type(model).__name__}")
     with written_whole(path) as unfinished:
         chosen.save(model, unfinished)
-
-
-@contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """A hidden path, for a file or a folder, that gets its name when the block ends and vanishes when it fails."""
-    if path.exists():
-        raise FileExistsError(f"{path} exists already: remove it or choose another name")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    hidden = path.with_name(f".{path.name}")
-    _remove(hidden)
-    try:
-        yield hidden
-        hidden.rename(path)
-    finally:
-        _remove(hidden)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -15,8 +15,9 @@ from torch.export import ExportedProgram
 from torch.torch_version import TorchVersion
 
 from iptv2_diffusion import IPTV2Restorer, IPTV2Transformer2DModel, create_restorer
+from iptv2_diffusion.files import written_whole
 from iptv2_diffusion.restoration import export as module
-from iptv2_diffusion.restoration.export import FORMATS, export, graph_multiple, trace, written_whole
+from iptv2_diffusion.restoration.export import FORMATS, export, graph_multiple, trace
 from iptv2_diffusion.restoration.model_files import load_restorer
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "restoration.md"

@@ -1,0 +1,28 @@
+"""Files and folders that appear whole or not at all."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A hidden path, for a file or a folder, that gets its name when the block ends and vanishes when it fails."""
+    if path.exists():
+        raise FileExistsError(f"{path} exists already: remove it or choose another name")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    hidden = path.with_name(f".{path.name}")
+    _remove(hidden)
+    try:
+        yield hidden
+        hidden.rename(path)
+    finally:
+        _remove(hidden)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
