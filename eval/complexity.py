@@ -8,29 +8,30 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import torch
 from diffusers.models.modeling_utils import ModelMixin
-from diffusers.models.transformers.dit_transformer_2d import DiTTransformer2DModel
 from timm.layers.pos_embed_rel import RelPosBias
 
 from eval.complexity_rows import ROWS, Network, Row
 from iptv2_diffusion import IPTV2Restorer, IPTV2Transformer2DModel, create_denoiser, create_restorer
 from iptv2_diffusion.backbone.config import DENOISERS, RESTORERS, preset
 from iptv2_diffusion.backbone.products import PRODUCTS
+from iptv2_diffusion.diffusion.dit import DiTDenoiser
+from iptv2_diffusion.diffusion.dit_sizes import DITS
 from iptv2_diffusion.metrics.complexity import macs, parameters, products
 
 GIGA, MEGA = 10**9, 10**6
 IMAGE, LATENT = 128, 32  # pixels a side, as the paper measures
-PRESETS = {"restore": RESTORERS, "generate": DENOISERS}
+PRESETS = {"restore": RESTORERS, "generate": DENOISERS | DITS}
 HEADER = (
     f"{'table':<6}{'network':<28}{'paper G':>8}{'ours G':>9}{'dev %':>7}{'MACs G':>9}"
     f"{'paper M':>9}{'ours M':>10}{'dev %':>7}{'+ bias M':>10}{'training M':>12}"
 )
 LEGEND = """\
-G: 10^9 for one image of 128x128 pixels (restorers) or one latent of 32x32 (denoisers; 16x16 for IPTV2-Ti-16).
+G: 10^9 for one image of 128x128 pixels (restorers) or one latent of 32x32 (denoisers; 16x16 for IPTV2-Ti-16 and DiT-Ti/2).
 ours G: as the paper counts, MACs and elementwise products of tensors.  MACs G: convolutions, linear layers and matrix
 products alone.  ours M: parameters of the inference form without relative bias tables;  + bias M: with them.
 training M: the training form, with them.  *: does not round to the printed figure."""
@@ -39,7 +40,7 @@ training M: the training form, with them.  *: does not round to the printed figu
 @dataclass(frozen=True, kw_only=True)
 class Cost:
     macs: int
-    macs_paper: int | None  # None: we have no count of the products
+    macs_paper: int | None  # None: DiT, whose products we do not count
     parameters: int  # of the inference form, without relative bias tables
     parameters_with_bias: int
     parameters_training: int  # of the training form, with relative bias tables
@@ -59,7 +60,7 @@ def measure(network: Network, size: tuple[int, int] | None = None) -> Cost:
     total = parameters(model)
     return Cost(
         macs=plain,
-        macs_paper=None if network.task == "dit" else plain + sum(found),
+        macs_paper=None if isinstance(model, DiTDenoiser) else plain + sum(found),
         parameters=total - sum(parameters(layer) for layer in model.modules() if isinstance(layer, RelPosBias)),
         parameters_with_bias=total,
         parameters_training=training,
@@ -67,21 +68,8 @@ def measure(network: Network, size: tuple[int, int] | None = None) -> Cost:
 
 
 def _build(network: Network) -> ModelMixin:
-    if network.task == "dit":
-        return _dit_small()
     create = {"restore": create_restorer, "generate": create_denoiser}[network.task]
     return create(network.name, **dict(network.overrides))
-
-
-def _dit_small() -> DiTTransformer2DModel:
-    """DiT-S/2 of 256-pixel ImageNet."""
-    latent = partial(DiTTransformer2DModel, sample_size=LATENT, patch_size=2, in_channels=4, out_channels=8)
-    model = latent(num_attention_heads=6, attention_head_dim=64, num_layers=12)
-    embedding = model.get_submodule("transformer_blocks.0.norm1.emb")
-    for i in range(1, len(model.transformer_blocks)):
-        # DiT has one embedding, of which diffusers stores a copy in every layer.
-        model.get_submodule(f"transformer_blocks.{i}.norm1").emb = embedding
-    return model
 
 
 def _inputs(model: Any, size: tuple[int, int] | None) -> tuple[torch.Tensor, ...]:
@@ -158,7 +146,7 @@ def choose_task(name: str, task: str | None) -> str:
     if len(owners) == 2:
         print(f"{name} is a denoiser and a restorer: counting the denoiser; or --task restore", file=sys.stderr)
     if not owners:
-        known = dict.fromkeys([*RESTORERS, *DENOISERS])
+        known = dict.fromkeys([*RESTORERS, *PRESETS["generate"]])
         raise ValueError(f"unknown model {name!r}, expected one of {', '.join(known)}")
     return owners[0]
 
@@ -173,10 +161,11 @@ def one_model(name: str, task: str | None, size: tuple[int, int] | None) -> dict
 
 def _describe(one: dict) -> str:
     height, width = one["size"]
+    paper = "-" if one["macs_paper"] is None else f"{one['macs_paper'] / GIGA:.3f} G"
     return f"""\
 {one["model"]} ({one["task"]}), one input of {height}x{width} {"pixels" if one["task"] == "restore" else "latent pixels"}
 MACs                  {one["macs"] / GIGA:12.3f} G   convolutions, linear layers, matrix products
-paper's count         {one["macs_paper"] / GIGA:12.3f} G   and elementwise products of tensors
+paper's count         {paper:>14}   and elementwise products of tensors
 parameters            {one["parameters"] / MEGA:12.3f} M   inference form, without relative bias tables
   with bias tables    {one["parameters_with_bias"] / MEGA:12.3f} M
   training form       {one["parameters_training"] / MEGA:12.3f} M   with bias tables"""

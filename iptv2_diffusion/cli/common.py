@@ -4,6 +4,8 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 EXPECTED = (ValueError, OSError, FloatingPointError)  # the user's to mend: one line, no traceback
@@ -49,6 +51,16 @@ def start_from(model: Any, source: str, load: Callable[[str], Any]) -> None:
 
     afresh = initialise(model, load(source).unfuse())
     say(f"Starting from {source}: {describe(afresh, len(model.state_dict()))}")
+
+
+def resumed(settings: Any, output: Path, resume: bool) -> Any:
+    """With the record of what the run had started from: a checkpoint brings all weights, those are not read again."""
+    from iptv2_diffusion.engine import newest, read_run
+
+    checkpoint = newest(output) if resume and settings.init is None else None
+    if checkpoint is None:
+        return settings
+    return replace(settings, init=read_run(checkpoint)["info"].get("recipe", {}).get("init"))
 
 
 def fields_of(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:

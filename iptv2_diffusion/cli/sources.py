@@ -19,6 +19,7 @@ from iptv2_diffusion.diffusion.vae_hash import encoder_sha256
 
 EMOJI = Path(__file__).parents[1] / "assets" / "emoji"  # a saved pipeline and the latents it was trained on
 EMOJI_LATENTS = EMOJI / "latents.safetensors"
+EMOJI_CLASSIFIER = EMOJI / "classifier.safetensors"
 EMOJI_PIXELS = 128  # pixels a side
 BUNDLED_VAE = "bundled"  # how a run records it, wherever the package is installed
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from iptv2_diffusion.backbone.config import DENOISERS, preset
 from iptv2_diffusion.cli import train_restoration
-from iptv2_diffusion.cli.common import fields_of, run, say, start_from, trainable
+from iptv2_diffusion.cli.common import fields_of, resumed, run, say, start_from, trainable
 from iptv2_diffusion.config import add_flags, arg, from_flags
 from iptv2_diffusion.diffusion.dit_sizes import DITS
 from iptv2_diffusion.engine.settings import TrainConfig
@@ -124,7 +124,7 @@ def _train() -> None:
         say("No --data-path: training on the bundled emoji (4x16x16 latents of 9 categories) with a laptop's recipe.")
     else:
         say(f"Training on {generation.data_path}, DiT's recipe.")
-    _fit(generation, config)
+    _fit(resumed(generation, config.output, config.resume), config)
 
 
 def _fit(generation: GenerationConfig, config: TrainConfig) -> None:

@@ -5,12 +5,12 @@ of pairs: a folder with `input` and `target`, or a data set of the task as it is
 """
 
 import argparse
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from iptv2_diffusion.cli.common import fields_of, run, say, start_from, trainable
+from iptv2_diffusion.cli.common import fields_of, resumed, run, say, start_from, trainable
 from iptv2_diffusion.cli.restoration_config import RestorationConfig
 from iptv2_diffusion.config import add_flags, from_flags
 from iptv2_diffusion.engine.settings import TrainConfig
@@ -75,17 +75,7 @@ def _train() -> None:
     config = from_flags(TrainConfig, flags, fields_of(TrainConfig, _defaults(name, steps)))
     if not config.stages:
         raise ValueError("--stages: expected START:SIZExBATCH ..., 0:128x64 for instance, got none")
-    _fit(_resumed(restoration, config), config)
-
-
-def _resumed(restoration: RestorationConfig, config: TrainConfig) -> RestorationConfig:
-    """With the record of what the run had started from: a checkpoint brings all weights, those are not read again."""
-    from iptv2_diffusion.engine import newest, read_run
-
-    checkpoint = newest(config.output) if config.resume and restoration.init is None else None
-    if checkpoint is None:
-        return restoration
-    return replace(restoration, init=read_run(checkpoint)["info"].get("recipe", {}).get("init"))
+    _fit(resumed(restoration, config.output, config.resume), config)
 
 
 def _fit(restoration: RestorationConfig, config: TrainConfig) -> None:

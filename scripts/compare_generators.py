@@ -1,0 +1,167 @@
+"""Held-out losses and scores of training runs side by side: tables in Markdown, and curves.
+
+    python scripts/compare_generators.py --runs runs/proof/IPTV2-Ti-16 runs/proof/DiT-Ti-2 \\
+        --scores runs/proof/scores/*.json --picture curves.png
+
+--scores are records of eval.fid, of samples from checkpoints of these runs. Seconds are those of one update, from the
+fastest twentieth of a run's records, times the number of updates: what else a machine did meanwhile does not count.
+"""
+
+import argparse
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+
+from iptv2_diffusion.cli.load import load_denoiser
+from iptv2_diffusion.engine import newest, read_run
+from iptv2_diffusion.metrics.complexity import macs, parameters
+
+HELD_OUT = "validation/held_out_loss"
+BACKWARD = 3  # a training step costs about three forward passes
+AXES = {"updates": "updates", "MACs": "MACs of training, 10^15", "seconds": "seconds of updates"}
+
+
+@dataclass(frozen=True)
+class Run:
+    path: Path
+
+    @cached_property
+    def records(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.path / "stats.jsonl").read_text().splitlines()]
+
+    @cached_property
+    def batch(self) -> int:
+        checkpoint = newest(self.path)
+        if checkpoint is None:
+            raise SystemExit(f"no checkpoint in {self.path}")
+        return read_run(checkpoint)["config"]["batch_size"]
+
+    @cached_property
+    def cost(self) -> tuple[int, int]:
+        """MACs for one latent, parameters; of the inference form."""
+        model: Any = load_denoiser(str(self.path)).fuse().eval()
+        side = model.config["sample_size"]
+        inputs = (
+            torch.zeros(1, model.config["in_channels"], side, side),
+            torch.zeros(1),
+            torch.zeros(1, dtype=torch.long),
+        )
+        return macs(model, *inputs), parameters(model)
+
+    @cached_property
+    def seconds(self) -> float:
+        """Of one update."""
+        return self.batch / float(np.quantile([r["images_per_second"] for r in self.records if "loss" in r], 0.95))
+
+    @property
+    def held_out(self) -> dict[int, dict[str, float]]:
+        return {
+            r["step"]: {k: v for k, v in r.items() if k.startswith(HELD_OUT)} for r in self.records if HELD_OUT in r
+        }
+
+    @property
+    def label(self) -> str:
+        return f"{self.path.name}: {self.cost[0] / 1e9:.3f} G, {self.cost[1] / 1e6:.2f} M"
+
+    def scale(self, axis: str) -> float:
+        """Of one update on that axis."""
+        return {"updates": 1, "MACs": BACKWARD * self.batch * self.cost[0] / 1e15, "seconds": self.seconds}[axis]
+
+
+@dataclass(frozen=True)
+class Score:
+    run: str
+    step: int
+    settings: dict[str, Any]
+    figures: dict[str, float]
+
+    @property
+    def sampler(self) -> str:
+        return f"{self.settings['sampler']} {self.settings['steps']}, guidance {self.settings['cfg_scale']}"
+
+
+def read_scores(paths: Sequence[Path]) -> list[Score]:
+    """In the order of runs, samplers, steps; the records of one set of samples in several feature spaces are one score."""
+    found: dict[tuple[str, int, str], Score] = {}
+    for path in paths:
+        record = json.loads(path.read_text())
+        checkpoint = Path(record["samples"]["ckpt"])
+        score = Score(
+            checkpoint.parent.name, int(checkpoint.name.rsplit("-")[-1]), record["samples"], dict(record["figures"])
+        )
+        found.setdefault((score.run, score.step, score.sampler), score).figures.update(score.figures)
+    return [found[key] for key in sorted(found)]
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    return "\n".join("| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows))
+
+
+def losses_table(runs: Sequence[Run], steps: Sequence[int]) -> str:
+    bins = [name for name in runs[0].held_out[steps[0]] if name != HELD_OUT]
+    header = ["model", "updates", "loss", *(name.rsplit("/")[-1] for name in bins)]
+    rows = [
+        [run.path.name, str(step), *(f"{run.held_out[step][name]:.4f}" for name in (HELD_OUT, *bins))]
+        for run in runs
+        for step in steps
+    ]
+    return markdown(header, rows)
+
+
+def scores_table(scores: Sequence[Score]) -> str:
+    names = list(dict.fromkeys(name for score in scores for name in score.figures))
+    rows = [
+        [s.run, s.sampler, str(s.step), *(f"{s.figures[n]:.3f}" if n in s.figures else "" for n in names)]
+        for s in scores
+    ]
+    return markdown(["model", "sampler", "updates", *names], rows)
+
+
+def draw(runs: Sequence[Run], scores: Sequence[Score], figure_name: str, picture: Path) -> None:
+    figure, axes = plt.subplots(2, len(AXES), figsize=(12, 6.5), layout="constrained", sharey="row")
+    for column, (axis, caption) in enumerate(AXES.items()):
+        for number, run in enumerate(runs):
+            scale, colour = run.scale(axis), f"C{number}"
+            steps = sorted(run.held_out)
+            losses = [run.held_out[step][HELD_OUT] for step in steps]
+            axes[0, column].plot([step * scale for step in steps], losses, color=colour, label=run.label)
+            own = [s for s in scores if s.run == run.path.name and figure_name in s.figures]
+            for style, sampler in zip(("-o", "--s", ":^"), dict.fromkeys(s.sampler for s in own), strict=False):
+                points = [(s.step * scale, s.figures[figure_name]) for s in own if s.sampler == sampler]
+                label = f"{run.path.name}, {sampler}"
+                axes[1, column].plot(*zip(*points, strict=True), style, color=colour, label=label)
+        axes[1, column].set_xlabel(caption)
+    axes[0, 0].set(ylabel="held-out loss, averaged weights", yscale="log")
+    axes[1, 0].set(ylabel=figure_name, yscale="log")
+    for row in axes:
+        row[0].legend(fontsize=7)
+    for axis in axes.flat:
+        axis.grid(alpha=0.3)
+    figure.savefig(picture, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, nargs="+", required=True, help="output folders of train.py")
+    parser.add_argument("--scores", type=Path, nargs="+", required=True, help="records of eval.fid")
+    parser.add_argument("--steps", type=int, nargs="+", default=[1000, 2000, 3000, 4000], help="rows of losses")
+    parser.add_argument("--picture", type=Path, required=True, help="new PNG")
+    args = parser.parse_args()
+    if args.picture.exists():
+        raise SystemExit(f"{args.picture} exists")
+    runs, scores = [Run(path) for path in args.runs], read_scores(args.scores)
+    for run in runs:
+        print(f"{run.label}; {run.seconds:.2f} seconds for an update of {run.batch}")
+    print(losses_table(runs, args.steps), scores_table(scores), sep="\n\n")
+    draw(runs, scores, next(iter(scores[0].figures)), args.picture)
+
+
+if __name__ == "__main__":
+    main()
