@@ -31,6 +31,7 @@ from iptv2_diffusion.diffusion.schedule import (
     set_timesteps,
     without_channel_cut,
 )
+from iptv2_diffusion.diffusion.sharing import shared_modulation
 
 Labels = int | str | Sequence[int | str] | Tensor
 StepCallback = Callable[["IPTV2Pipeline", int, Tensor, dict[str, Tensor]], dict[str, Tensor]]
@@ -144,6 +145,7 @@ class IPTV2Pipeline(DiffusionPipeline):
         guidance_interval: tuple[float, float] | None = None,
         guide_transformer: Any = None,
         cache_interval: int = 1,
+        share_modulation: bool = False,
         callback_on_step_end: StepCallback | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         height: int | None = None,
@@ -157,7 +159,8 @@ class IPTV2Pipeline(DiffusionPipeline):
         guidance to timesteps t with low <= t / num_train_timesteps <= high. `guide_transformer`, a worse model of the
         same classes, latents and noise schedule, on the same device, guides in the place of the null label (see
         `guidance`). With a `cache_interval` of N the inner levels of a U-shaped transformer run on one step of N only
-        (see `caching`). `height` and `width` are in pixels, None for the size the model was made for. The callback
+        (see `caching`); with `share_modulation` rows of one label share its modulations (see `sharing`, and not for
+        compiled layers). `height` and `width` are in pixels, None for the size the model was made for. The callback
         gets (pipeline, step, t, tensors) and returns the tensors.
         """
         labels = torch.tensor(self.label_ids(class_labels), device=self._execution_device)
@@ -181,7 +184,8 @@ class IPTV2Pipeline(DiffusionPipeline):
             num_train_timesteps=scheduler.config.num_train_timesteps,
         )
         noise = self.prepare_latents(shape, generator, latents) * initial_std(scheduler)
-        with cached_features(self._models(guide_transformer), cache_interval):
+        models = self._models(guide_transformer)
+        with cached_features(models, cache_interval), shared_modulation(models if share_modulation else []):
             samples = self._sample(denoise, scheduler, noise, generator, callback_on_step_end)
         images = OUTPUTS[output_type](LatentCodec(self.vae), samples)
         self.maybe_free_model_hooks()
