@@ -59,14 +59,16 @@ def test_held_out_pictures_are_kept_and_match_the_latents(codec, shared_data):
 
 
 @torch.no_grad()
-def test_the_denoiser_denoises_held_out_latents(codec):
+@pytest.mark.parametrize(("every", "error"), [(5, 0.5802), pytest.param(1, 0.5977, marks=pytest.mark.slow)])
+def test_the_denoiser_denoises_held_out_latents(codec, every, error):
     """Mean squared error of the predicted velocity, whose variance is 1; pinned."""
     pipeline = IPTV2Pipeline.from_pretrained(EMOJI)
     assert pipeline.id2label == dict(enumerate(CATEGORIES))
     moments = load_moments(EMOJI_LATENTS)
     held_out = moments.part(held_out_mask(len(moments)))
+    held_out = held_out.part(torch.arange(len(held_out)) % every == 0)
     scheduler = make_scheduler("ddpm", pipeline.scheduler.config, learned_sigma=False)
     task = GenerationTask(
         pipeline.transformer, scheduler, codec, held_out, class_names=list(CATEGORIES), held_out=held_out
     )
-    assert task.validate(pipeline.transformer)["held_out_loss"] == pytest.approx(0.5977, abs=2e-3)
+    assert task.validate(pipeline.transformer)["held_out_loss"] == pytest.approx(error, abs=2e-3)

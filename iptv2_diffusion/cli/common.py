@@ -6,7 +6,10 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from iptv2_diffusion.engine.settings import TrainConfig
 
 EXPECTED = (ValueError, OSError, FloatingPointError)  # the user's to mend: one line, no traceback
 
@@ -26,6 +29,17 @@ def say(text: str) -> None:
     """To people, on the main process only."""
     if os.environ.get("RANK", "0") == "0":
         print(text, flush=True)
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Whether GPUs may round the factors of float32 products, in matrices and convolutions, to 10 bits.
+
+    By torch's older switches: accelerate sets one of them, too, and torch refuses to read a mixture of old and new ones.
+    """
+    import torch
+
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
 
 
 def trainable(create: Callable[[], Any], seed: int, *, gradient_checkpointing: bool, compile: bool) -> Any:
@@ -53,14 +67,21 @@ def start_from(model: Any, source: str, load: Callable[[str], Any]) -> None:
     say(f"Starting from {source}: {describe(afresh, len(model.state_dict()))}")
 
 
-def resumed(settings: Any, output: Path, resume: bool) -> Any:
+def resumed(settings: Any, config: "TrainConfig") -> Any:
     """With the record of what the run had started from: a checkpoint brings all weights, those are not read again."""
-    from iptv2_diffusion.engine import newest, read_run
+    from iptv2_diffusion.engine import read_run
 
-    checkpoint = newest(output) if resume and settings.init is None else None
+    checkpoint = to_resume(config) if settings.init is None else None
     if checkpoint is None:
         return settings
     return replace(settings, init=read_run(checkpoint)["info"].get("recipe", {}).get("init"))
+
+
+def to_resume(config: "TrainConfig") -> Path | None:
+    """The checkpoint that brings all weights; None for a run that begins."""
+    from iptv2_diffusion.engine import newest
+
+    return newest(config.output) if config.resume else None
 
 
 def fields_of(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -53,6 +53,7 @@ class LatentsConfig:
         help="folder with one folder of pictures per class, WebDataset tar file or folder of them, or data set of "
         "Hugging Face's datasets (save_to_disk, parquet, or pictures beside metadata.csv)"
     )
+    layout: Literal["folders", "tars", "datasets"] | None = arg(None, "of --data-path, where more than one would fit")
     output: Path = arg(help="new folder for the shards, or one that was left unfinished")
     vae: str = arg("stabilityai/sd-vae-ft-ema", "hub id or local folder of a diffusers VAE, or bundled")
     image_size: int = arg(256, "pixels a side of the centre crop")

@@ -18,9 +18,11 @@ from torch import nn
 
 from iptv2_diffusion import __version__
 from iptv2_diffusion.backbone import compiling
+from iptv2_diffusion.cli.common import allow_tf32
 from iptv2_diffusion.cli.load import find_model, load_pipeline
 from iptv2_diffusion.cli.sample_config import METADATA_KEY, SampleConfig
 from iptv2_diffusion.cli.sources import BUNDLED_VAE, vae_source
+from iptv2_diffusion.diffusion.class_names import names_of
 from iptv2_diffusion.diffusion.guidance import check_guidance, check_guidance_channels
 from iptv2_diffusion.diffusion.latents import LatentCodec
 from iptv2_diffusion.diffusion.schedule import (
@@ -32,7 +34,8 @@ from iptv2_diffusion.diffusion.schedule import (
     sampler_name,
     without_channel_cut,
 )
-from iptv2_diffusion.engine import averages
+from iptv2_diffusion.diffusion.sharing import shared_modulation
+from iptv2_diffusion.engine import averages, read_run
 from iptv2_diffusion.rng import derived_generator
 
 PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
@@ -50,6 +53,7 @@ def load_models(config: SampleConfig, device: torch.device) -> Models:
     """On the device, checked against the settings. FileNotFoundError or ValueError where something does not fit."""
     if config.scheduler is not None:
         check_scheduler_name(config.scheduler)  # before the weights are read
+    allow_tf32(config.tf32)
     pipeline: Any = load_pipeline(config.ckpt, config.vae, config.ema)
     guide = _guide(config, pipeline)
     if config.scheduler is not None:
@@ -95,6 +99,7 @@ def draw(config: SampleConfig, models: Models, labels: Sequence[int], seeds: Seq
         guidance_interval=config.guidance_interval,
         guide_transformer=models.guide,
         cache_interval=config.cache_interval,
+        share_modulation=config.share_modulation,
         height=config.size,
         width=config.size,
         output_type="latent",
@@ -112,6 +117,8 @@ def check_request(config: SampleConfig, models: Models) -> None:
     check_guidance(config.cfg_scale, config.guidance_interval)
     check_guidance_channels(config.guidance_channels, shape[1])
     pipeline.check_models(models.guide, config.cache_interval)
+    with shared_modulation([m for m in (pipeline.transformer, models.guide) if m and config.share_modulation]):
+        pass  # refuses what has none
     pipeline.check_inputs(scheduler, config.steps or default_steps(scheduler), shape, None, None, "latent", ())
 
 
@@ -137,9 +144,17 @@ def describe(config: SampleConfig, models: Models) -> dict[str, Any]:
 
 
 def named_labels(config: SampleConfig, pipeline: Any) -> list[int]:
-    """Ids of --classes."""
+    """Ids of --classes; ValueError for a number that may be an id or the name of another class."""
     if not config.classes:
         return []
+    names = names_of(pipeline.id2label)
+    for number in filter(str.isdecimal, config.classes):
+        if others := [index for index in names.get(number, []) if index != int(number)]:
+            own = pipeline.id2label.get(int(number), "not there")
+            raise ValueError(
+                f"--classes {number} may mean class {number}, whose name is {own}, "
+                f"or class {others[0]}, whose name is {number}"
+            )
     return pipeline.label_ids([int(name) if name.isdecimal() else name for name in config.classes])
 
 
@@ -148,12 +163,13 @@ def captions(pipeline: Any, labels: Sequence[int]) -> list[str]:
     return [pipeline.id2label.get(label, f"class {label}").split(",")[0] for label in labels]
 
 
-def _checkpoint(config: SampleConfig) -> dict[str, str]:
-    """Of a training run: which checkpoint was the newest, and which average is its first."""
+def _checkpoint(config: SampleConfig) -> dict[str, Any]:
+    """Of a training run: which checkpoint was the newest, after how many steps, and which average is its first."""
     folder = Path() if config.ckpt is None else find_model(Path(config.ckpt)).parent
     if not (folder / "run.json").is_file():
         return {}
-    return {"checkpoint": folder.name, "ema": config.ema or next(iter(averages(folder)))}
+    steps = read_run(folder)["step"]
+    return {"checkpoint": folder.name, "training_steps": steps, "ema": config.ema or next(iter(averages(folder)))}
 
 
 def _vae_id(config: SampleConfig, pipeline: Any) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from iptv2_diffusion.cli.common import run, say
+from iptv2_diffusion.cli.common import allow_tf32, run, say
 from iptv2_diffusion.cli.generation_record import check_drawn, describe_samples, read_settings, table_6
 from iptv2_diffusion.config import add_flags, arg, from_flags
 from iptv2_diffusion.diffusion.protocols import PROTOCOLS, find_protocol
@@ -32,12 +32,14 @@ class GenerationConfig:
     protocol: str | None = arg(None, f"refuse samples that were not drawn by it: {', '.join(PROTOCOLS)}")
     paper_table6: bool = arg(False, "print the result beside Table 6's rows")
     kid: bool = arg(False, "also the kernel distance, of 1000 images or more")
-    features: str | None = arg(None, "in place of Inception's: vae-latents, or what else is registered; no FID then")
+    features: str | None = arg(
+        None, "in place of Inception's: vae-latents, MODULE:FUNCTION, or torch-fidelity's clip-vit-b-32; no FID then"
+    )
     inception_weights: Path | None = arg(None, "file; none: torch-fidelity's, from torch.hub's cache or fetched")
     size: int | None = arg(None, "pixels a side to which a reference's pictures are cropped as ADM does")
     write_stats: Path | None = arg(None, "new .npz for the reference's statistics, as ADM's evaluator reads them")
-    output: Path | None = arg(None, "new JSON file for the record")
-    cache: Path | None = arg(CACHE, "folder of statistics by content; none: nothing is kept")
+    output: Path | None = arg(None, "new JSON file for the record; none: beside the samples")
+    cache: Path | None = arg(CACHE, "folder of references' statistics by content; none: nothing is kept")
     batch_size: int = arg(64, "images at once in each process")
     device: str | None = arg(None, "none: a GPU where there is one")
 
@@ -83,26 +85,36 @@ def command(flags: argparse.Namespace) -> None:
 
     from iptv2_diffusion.cli.processes import processes
 
+    allow_tf32(False)  # figures are compared
     with processes(config.device):
         _score(config)
 
 
 def _score(config: GenerationConfig) -> None:
     from iptv2_diffusion.cli.image_sets import open_images
-    from iptv2_diffusion.cli.references import measure_reference, open_reference
+    from iptv2_diffusion.cli.references import lacking, measure_reference, open_reference
 
     settings, images = None, None
     if config.samples is not None:
         settings, images = read_settings(config.samples), open_images(config.samples)
         check_drawn(settings, images.count, config.protocol)
+        _check_place(config)
     files = open_reference(config.reference, config.size)
     _check_counts(config, images, files)
+    _check_sizes(config, images, files.images)
     extractor = _extractor(config)
-    options: dict[str, Any] = {"batch_size": config.batch_size, "cache": _cache(config)}
-    reference = measure_reference(files, extractor, **options)
+    reference = measure_reference(files, extractor, batch_size=config.batch_size, cache=_cache(config))
     _write_stats(config, reference, files, extractor)
     if images is not None:
-        _report(config, images, settings, reference, extractor, options)
+        for line in lacking(reference, extractor):
+            say(line)
+        _report(config, images, settings, reference, extractor)
+
+
+def _check_place(config: GenerationConfig) -> None:
+    """OSError where the record could not be written beside the samples."""
+    if config.output is None and not os.access(_folder(config), os.W_OK):
+        raise PermissionError(f"the record cannot be written to {_folder(config)}: pass --output")
 
 
 def _check_counts(config: GenerationConfig, images: "ImageSet | None", files: "ReferenceFiles") -> None:
@@ -120,17 +132,29 @@ def _check_counts(config: GenerationConfig, images: "ImageSet | None", files: "R
         raise ValueError(f"--write-stats needs a reference of images, {files.path} has statistics already")
 
 
+def _check_sizes(config: GenerationConfig, images: "ImageSet | None", reference: "ImageSet | None") -> None:
+    """Images of different sizes can be compared, but not with the paper's figures."""
+    if images is None or reference is None or images.side_lengths == reference.side_lengths:
+        return
+    sizes = [f"{width}x{height}" for height, width in (images.side_lengths, reference.side_lengths)]
+    found = f"the samples have {sizes[0]} pixels, the reference's images {sizes[1]}"
+    if config.protocol is not None or config.paper_table6:
+        raise ValueError(f"expected images of one size with --protocol or --paper-table6: {found}")
+    say(f"Sizes differ: {found}.")
+
+
 def _extractor(config: GenerationConfig) -> "Extractor":
     from accelerate import PartialState
 
     from iptv2_diffusion.cli.processes import own_device
-    from iptv2_diffusion.metrics import extractors, inception
+    from iptv2_diffusion.metrics import inception
 
     device = own_device(config.device)
     if config.features is not None:
-        import iptv2_diffusion.cli.feature_extractors  # noqa: F401  registers ours
+        from iptv2_diffusion.cli.features import make_extractor
 
-        return extractors.find_extractor(config.features)(device)
+        with PartialState().local_main_process_first():  # weights may have to be fetched
+            return make_extractor(config.features, device)
     with PartialState().local_main_process_first():
         weights = inception.find_weights(config.inception_weights)
     extractor = inception.inception_extractor(weights, device)
@@ -157,28 +181,36 @@ def _report(
     settings: Mapping[str, Any] | None,
     reference: "Reference",
     extractor: "Extractor",
-    options: Mapping[str, Any],
 ) -> None:
     """All processes measure; the first one compares, prints and writes."""
     from accelerate import PartialState
 
-    from iptv2_diffusion.cli.generation_figures import figures, make_record
+    from iptv2_diffusion.cli.generation_figures import figures, make_record, record_name
     from iptv2_diffusion.cli.image_statistics import measure, pixels_sha256
-    from iptv2_diffusion.cli.records import write_record
+    from iptv2_diffusion.cli.records import free_name, write_record
 
     sha256 = pixels_sha256(images, config.batch_size)
-    samples = measure(images, extractor, sha256=sha256, keep=None, **options)
+    samples = measure(images, extractor, sha256=sha256, keep=None, batch_size=config.batch_size, cache=None)
     if not PartialState().is_main_process:
         return
     found = figures(samples, reference, kernel=config.kid, device=extractor.device)
     description = describe_samples(images, sha256, settings)
     record: dict[str, Any] = {"protocol": config.protocol}
     record |= make_record(found, description, reference.description, extractor)
-    write_record(config.output, record)
+    name = record_name(extractor, config.protocol, images.count)
+    output = config.output or free_name(_folder(config) / name)
+    write_record(output, record)
     width = max(map(len, record["figures"]))
     say("\n".join(f"{name.ljust(width)}  {value:.4f}" for name, value in record["figures"].items()))
     if config.paper_table6:
         say(table_6(found, images.count, settings, config.protocol))
+    say(f"The record is {output}")
+
+
+def _folder(config: GenerationConfig) -> Path:
+    """Of the samples."""
+    assert config.samples is not None
+    return config.samples if config.samples.is_dir() else config.samples.parent
 
 
 def _cache(config: GenerationConfig) -> Path | None:

@@ -1,6 +1,7 @@
 """Figures of merit of generated images against a reference, under names that say what they are: `FID@50k`."""
 
 from collections.abc import Mapping
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -50,14 +51,22 @@ def make_record(
         "reference": dict(reference),
         "extractor": {"name": extractor.name, "weights_sha256": extractor.weights_sha256},
         "definitions": {"neighbours": NEIGHBOURS, "score_split": SPLIT, "most_compared_of_reference": COMPARED},
-        "packages": versions(),
+        "packages": versions() | {"torch_fidelity": version("torch-fidelity")},
     }
 
 
 def full_name(name: str, count: int, extractor: Extractor) -> str:
     """With the number of samples, and the feature space where it is not the published Inception's."""
-    shown = f"{count // 1000}k" if count >= 10_000 and count % 1000 == 0 else str(count)
     if is_published(extractor):
-        return f"{name}@{shown}"
+        return f"{name}@{_shown(count)}"
     figure, *rest = name.split("_")
-    return f"{'_'.join([NEUTRAL.get(figure, figure), *rest])}[{extractor.name}]@{shown}"
+    return f"{'_'.join([NEUTRAL.get(figure, figure), *rest])}[{extractor.name}]@{_shown(count)}"
+
+
+def record_name(extractor: Extractor, protocol: str | None, count: int) -> str:
+    """Of the file: scores-inception-v3-adm-dit-paper-cfg1.5-50k.json."""
+    return "-".join(["scores", extractor.name, *([] if protocol is None else [protocol]), _shown(count)]) + ".json"
+
+
+def _shown(count: int) -> str:
+    return f"{count // 1000}k" if count >= 10_000 and count % 1000 == 0 else str(count)

@@ -16,6 +16,7 @@ UNKNOWN = "unknown"
 DRAWING = (
     "ckpt",
     "weights",
+    "training_steps",
     "ema",
     "sampler",
     "steps",
@@ -23,8 +24,14 @@ DRAWING = (
     "guidance_channels",
     "guidance_interval",
     "guide",
+    "guide_weights",
+    "guide_ema",
     "cache_interval",
     "vae",
+    "vae_weights",
+    "precision",
+    "tf32",
+    "size",
     "quantise",
     "class_draw",
     "classes",
@@ -85,7 +92,7 @@ def table_6(found: Mapping[str, float], count: int, settings: Mapping[str, Any] 
     lines = [
         ["Table 6", "CFG", "GFLOPs", "iterations", "samples", *FIGURES],
         *(_published(row) for row in rows),
-        ["ours", str(scale), "", "", str(count), *ours],
+        ["ours", str(scale), "", _iterations(settings), str(count), *ours],
     ]
     notes = [] if protocol else ["No --protocol was checked: the rows may not be comparable."]
     return "\n".join([*_aligned(lines), *notes])
@@ -94,6 +101,12 @@ def table_6(found: Mapping[str, float], count: int, settings: Mapping[str, Any] 
 def _published(row: Row) -> list[str]:
     figures = [_shown(name, value) for name, value in zip(FIGURES, row.figures, strict=True)]
     return [row.model, str(row.cfg_scale), f"{row.gflops:.2f}", row.iterations, "50000", *figures]
+
+
+def _iterations(settings: Mapping[str, Any] | None) -> str:
+    """As the paper prints them: 800k."""
+    steps = (settings or {}).get("training_steps", "")
+    return f"{steps // 1000}k" if steps and steps % 1000 == 0 else str(steps)
 
 
 def _shown(name: str, value: float | None) -> str:

@@ -1,6 +1,7 @@
 """Sets of images to be measured, read in batches: folders of pictures, and `arr_0` of .npz files as ADM's scripts write it."""
 
 import hashlib
+import os
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,8 @@ from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 import numpy as np
 
-from iptv2_diffusion.data.image_folder import pictures_below, read_rgb
+from iptv2_diffusion.cli.sample_config import METADATA_KEY
+from iptv2_diffusion.data.image_folder import opened, pictures_below, read_rgb
 
 IMAGES = "arr_0"
 GRID, NPZ = "grid.png", "samples.npz"  # what our sampler writes beside pictures: an overview, and the same as an array
@@ -30,6 +32,10 @@ class ImageSet(Protocol):
 
     def batches(self, start: int, stop: int, size: int) -> Iterator[np.ndarray]:
         """The images `start` to `stop` - 1 as (B, H, W, 3) uint8, B being `size` but for the last."""
+        ...
+
+    def chosen(self, positions: Sequence[int], size: int) -> Iterator[np.ndarray]:
+        """Those images, in ascending order, in batches of at most `size`."""
         ...
 
 
@@ -61,9 +67,12 @@ class PictureFolder:
         self.side_lengths = self._pixels(self.files[0]).shape[:2]
 
     def batches(self, start: int, stop: int, size: int) -> Iterator[np.ndarray]:
+        return self.chosen(range(start, stop), size)
+
+    def chosen(self, positions: Sequence[int], size: int) -> Iterator[np.ndarray]:
         with ThreadPoolExecutor(READERS) as readers:
-            for first in range(start, stop, size):
-                files = self.files[first : min(first + size, stop)]
+            for first in range(0, len(positions), size):
+                files = [self.files[position] for position in positions[first : first + size]]
                 yield self._stacked(files, list(readers.map(self._pixels, files)))
 
     def _pixels(self, file: str) -> np.ndarray:
@@ -108,6 +117,13 @@ class ImageArray:
                 shape = (min(size, stop - first), *self.shape[1:])
                 yield np.frombuffer(_exactly(stream, shape[0] * self._bytes, self.path), np.uint8).reshape(shape)
 
+    def chosen(self, positions: Sequence[int], size: int) -> Iterator[np.ndarray]:
+        """All are read: a deflated file can only be read from its beginning."""
+        wanted = np.zeros(self.count, bool)
+        wanted[list(positions)] = True
+        for first, batch in zip(range(0, self.count, size), self.batches(0, self.count, size), strict=True):
+            yield batch[wanted[first : first + len(batch)]]
+
     @property
     def _bytes(self) -> int:
         """Of one image."""
@@ -147,16 +163,21 @@ def digests(images: np.ndarray) -> np.ndarray:
 def write_images(archive: ZipFile, images: ImageSet, chosen: Sequence[int]) -> None:
     """Adds those images, in ascending order, as `arr_0` to an .npz file, one batch in memory."""
     header = {"descr": "|u1", "fortran_order": False, "shape": (len(chosen), *images.side_lengths, 3)}
-    wanted = np.zeros(images.count, bool)
-    wanted[list(chosen)] = True
     with archive.open(f"{IMAGES}.npy", "w", force_zip64=True) as stream:
         np.lib.format.write_array_header_1_0(stream, header)
-        for first, batch in zip(range(0, images.count, 64), images.batches(0, images.count, 64), strict=True):
-            stream.write(batch[wanted[first : first + len(batch)]].tobytes())
+        for batch in images.chosen(chosen, 64):
+            stream.write(batch.tobytes())
 
 
 def _pictures(folder: Path) -> list[str]:
-    return [file for file in pictures_below(folder) if Path(file).name != GRID]
+    overview = os.path.join(folder, GRID)
+    return [file for file in pictures_below(folder) if file != overview or not _is_ours(file)]
+
+
+def _is_ours(picture: str) -> bool:
+    """Whether our sampler wrote it, which leaves a record in its pictures."""
+    with opened(picture) as found:
+        return METADATA_KEY in found.info
 
 
 def _entry(archive: ZipFile, path: Path) -> ZipInfo:

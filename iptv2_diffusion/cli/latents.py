@@ -4,6 +4,8 @@ import signal
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from functools import partial
+from itertools import islice
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -15,13 +17,15 @@ from tqdm import tqdm
 
 from iptv2_diffusion.cli.common import say
 from iptv2_diffusion.cli.sources import recorded_vae, vae_source
-from iptv2_diffusion.data.hf_pictures import HFPictures, is_hf_folder
+from iptv2_diffusion.data.hf_pictures import HFPictures, hf_files
+from iptv2_diffusion.data.image_folder import class_folders
 from iptv2_diffusion.data.labelled_pictures import FolderPictures, LabelledPictures
 from iptv2_diffusion.data.latent_format import (
     DTYPES,
     LatentHeader,
     begin,
     content_hash,
+    continued,
     finish,
     pack_names,
     unfinished_shards,
@@ -45,6 +49,7 @@ def encode_latents(config: Any) -> None:
     if state.is_main_process:
         begin(config.output, header)
     state.wait_for_everyone()
+    header = continued(config.output, header)
     shards = unfinished_shards(config.output, header)
     state.wait_for_everyone()  # nobody writes before everybody has looked
     encode_shards(config, pictures, codec, header, shards[state.process_index :: state.num_processes])
@@ -60,13 +65,26 @@ def open_pictures(config: Any) -> LabelledPictures:
     root, names = config.data_path, None
     if config.classes is not None:
         names = config.classes.read_text("utf-8").splitlines()
-    if tar_files(root):
+    layout = config.layout or find_layout(root)
+    if layout == "tars":
         return TarPictures(root, names)
-    if is_hf_folder(root):
+    if layout == "datasets":
         return HFPictures(root, config.split, names)
     if names is not None:
         raise ValueError(f"--classes names the classes of tar files and Hugging Face data sets, {root} is neither")
     return FolderPictures(root)
+
+
+def find_layout(root: Path) -> str:
+    """ValueError where several fit: the pictures of the others would be left out without a word."""
+    found = {"tars": [path.name for path in tar_files(root)], "datasets": hf_files(root)}
+    if any(found.values()):
+        found["folders"] = [path.name for path in islice(class_folders(root), 1)]
+    fitting = {layout: names[0] for layout, names in found.items() if names}
+    if len(fitting) > 1:
+        described = ", ".join(f"{layout} ({name})" for layout, name in fitting.items())
+        raise ValueError(f"{root} fits several layouts, {described}: pass --layout")
+    return next(iter(fitting), "folders")
 
 
 def make_header(config: Any, pictures: LabelledPictures, codec: LatentCodec) -> LatentHeader:

@@ -1,14 +1,19 @@
 """Pipelines and restorers from whatever --ckpt names: what training wrote, what was saved, or a hub id."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.models.transformers.dit_transformer_2d import DiTTransformer2DModel
+from diffusers.pipelines.dit.pipeline_dit import DiTPipeline
 
 from iptv2_diffusion.cli.sources import EMOJI, vae_source
 from iptv2_diffusion.diffusion.denoiser import IPTV2Transformer2DModel
 from iptv2_diffusion.diffusion.dit import DiTDenoiser
+from iptv2_diffusion.diffusion.dit_weights import CLASSES as FOREIGN
+from iptv2_diffusion.diffusion.dit_weights import from_diffusers
 from iptv2_diffusion.diffusion.model_files import load_fitting
 from iptv2_diffusion.diffusion.pipeline import IPTV2Pipeline
 from iptv2_diffusion.diffusion.schedule import load_scheduler
@@ -95,22 +100,36 @@ def _saved(source: str, vae: str | None) -> IPTV2Pipeline:
     if vae is not None:
         parts["vae"] = load_vae(vae)
     try:
+        index: Any = IPTV2Pipeline.load_config(source)
+        if index["_class_name"] == DiTPipeline.__name__:
+            return _published(source, index, parts)
         return IPTV2Pipeline.from_pretrained(source, use_safetensors=True, **parts)
     except Exception as error:  # diffusers raises many kinds for a missing, truncated or foreign file
         raise ValueError(f"cannot load a pipeline from {source}: {first_line(error)}") from error
 
 
+def _published(source: str, index: Mapping[str, Any], parts: Mapping[str, Any]) -> IPTV2Pipeline:
+    """Our pipeline around the VAE, the scheduler and the class names of diffusers' pipeline for DiT."""
+    theirs: Any = DiTPipeline.from_pretrained(source, **dict.fromkeys(parts))
+    found = {"vae": theirs.vae, "scheduler": theirs.scheduler, "id2label": index.get("id2label"), **parts}
+    return IPTV2Pipeline(**found)
+
+
 def _transformer(source: str | Path, **where: Any) -> Any:
-    """Of the class that its config.json names."""
+    """Of the class that its config.json names; diffusers' DiT becomes ours."""
     try:
         config: Any = IPTV2Transformer2DModel.load_config(source, **where)
         name = config["_class_name"]
     except Exception as error:  # diffusers raises many kinds
         raise ValueError(f"cannot load the denoiser in {source}: {first_line(error)}") from error
+    where["low_cpu_mem_usage"] = False  # which fails without a word of explanation where weights are missing
+    if name in FOREIGN:
+        # Older files are pickles, of which torch reads nothing but tensors.
+        return from_diffusers(load_fitting(DiTTransformer2DModel, source, "denoiser", use_safetensors=None, **where))
     if name not in DENOISER_CLASSES:
-        raise ValueError(f"{source} holds a model of class {name}, expected {' or '.join(DENOISER_CLASSES)}")
-    # The frugal way of loading fails without a word of explanation where weights are missing.
-    return load_fitting(DENOISER_CLASSES[name], source, "denoiser", low_cpu_mem_usage=False, **where)
+        known = " or ".join([*DENOISER_CLASSES, FOREIGN[0]])
+        raise ValueError(f"{source} holds a model of class {name}, expected {known}")
+    return load_fitting(DENOISER_CLASSES[name], source, "denoiser", **where)
 
 
 def _trained(checkpoint: Path, vae: str | None, ema: str | None) -> IPTV2Pipeline:

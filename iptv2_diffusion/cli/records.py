@@ -1,6 +1,7 @@
 """Results as JSON files."""
 
 import json
+from itertools import chain, count
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,12 @@ def write_record(output: Path | None, content: Any, *, overwrite: bool = False) 
         output.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(_finite(content), indent=2, allow_nan=False)
         write_bytes(output, f"{text}\n".encode(), overwrite=overwrite)
+
+
+def free_name(path: Path) -> Path:
+    """The path, or with the first number, from 2 on, under which there is nothing yet."""
+    numbered = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in count(2))
+    return next(place for place in chain([path], numbered) if not place.exists())
 
 
 def _finite(content: Any) -> Any:

@@ -18,6 +18,7 @@ from iptv2_diffusion.metrics.inception import NAME as INCEPTION
 
 ADM_NAMES = {FEATURES: ("mu", "sigma"), SPATIAL: ("mu_s", "sigma_s")}
 EXTRACTOR = "extractor"  # an entry of ours, which ADM's files do not have: theirs are Inception's
+ASSUMED = "assumed"  # features of statistics that do not name them
 COMPARED = 10_000  # images of a reference that precision, recall and kernel distance see, as in ADM's files
 
 
@@ -47,8 +48,9 @@ def open_reference(path: Path, side: int | None = None) -> ReferenceFiles:
 
 def measure_reference(files: ReferenceFiles, extractor: Extractor, *, batch_size: int, cache: Path | None) -> Reference:
     """Statistics of the file if it has them, else of its images."""
-    stored = _read_statistics(files.path, extractor) if files.has_statistics else None
-    description: dict[str, Any] = {"path": str(files.path), "images": None, "pixels_sha256": None}
+    stored, signed = _read_statistics(files.path, extractor) if files.has_statistics else (None, True)
+    features = extractor.identity if signed else ASSUMED
+    description: dict[str, Any] = {"path": str(files.path), "images": None, "pixels_sha256": None, "features": features}
     measured: Statistics | None = None
     if files.images is not None:
         sha256 = pixels_sha256(files.images, batch_size)
@@ -68,6 +70,19 @@ def measure_reference(files: ReferenceFiles, extractor: Extractor, *, batch_size
     )
 
 
+def lacking(reference: Reference, extractor: Extractor) -> list[str]:
+    """In lines, what the reference leaves out or leaves open."""
+    path, lines = reference.description["path"], []
+    if reference.description["features"] == ASSUMED:
+        lines.append(f"{path} does not say of which network its statistics are: taken for those of {extractor.name}.")
+    reasons = []
+    if SPATIAL in extractor.dimensions and SPATIAL not in reference.gaussians:
+        reasons.append(f"no sFID ({' and '.join(ADM_NAMES[SPATIAL])} are missing)")
+    if reference.features is None:
+        reasons.append(f"no precision and recall (there are no images, {IMAGES})")
+    return [*lines, f"With {path} {', '.join(reasons)}."] if reasons else lines
+
+
 def write_statistics(reference: Reference, files: ReferenceFiles, extractor: Extractor, output: Path) -> None:
     """A file such as ADM's evaluator reads: mu, sigma, mu_s, sigma_s and at most 10,000 images, evenly spread, as arr_0."""
     assert files.images is not None
@@ -81,8 +96,8 @@ def write_statistics(reference: Reference, files: ReferenceFiles, extractor: Ext
         write_images(archive, files.images, spaced(files.images.count, COMPARED))
 
 
-def _read_statistics(path: Path, extractor: Extractor) -> dict[str, Gaussian]:
-    """Of any floating-point types; ValueError where they are of other features."""
+def _read_statistics(path: Path, extractor: Extractor) -> tuple[dict[str, Gaussian], bool]:
+    """Of any floating-point types, and whether they say of which features; ValueError where they are of others."""
     with np.load(path) as arrays:
         made_by = str(arrays[EXTRACTOR]) if EXTRACTOR in arrays else None
         if made_by != extractor.identity and not (made_by is None and extractor.name == INCEPTION):
@@ -96,7 +111,7 @@ def _read_statistics(path: Path, extractor: Extractor) -> dict[str, Gaussian]:
         size = extractor.dimensions[kind]
         if fit.mean.shape != (size,) or fit.covariance.shape != (size, size):
             raise ValueError(f"expected {size} {kind} in {path}, got {fit.mean.shape} and {fit.covariance.shape}")
-    return found
+    return found, made_by is not None
 
 
 def _sha256(gaussians: Mapping[str, Gaussian]) -> str:

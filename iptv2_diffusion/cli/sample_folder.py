@@ -1,15 +1,18 @@
 """A set of samples on disk.
 
-settings.json         how they are drawn, written first: nothing else may then be mixed in
+settings.json         how they are drawn, written first: nothing else may then be mixed in; under "sessions" what the
+                      runs that filled it may have had different, the last of them above
 images/000/000123.png sample 123 with its seed and label, a thousand to a folder
 grid.png              the first of them
 samples.npz           arr_0 (N, H, W, 3) uint8 and arr_1 (N,) int64 labels, as ADM's evaluator reads them; also alone
 """
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -20,22 +23,31 @@ from PIL import Image
 from iptv2_diffusion.cli.drawing import save_png
 from iptv2_diffusion.cli.generation_record import SETTINGS
 from iptv2_diffusion.cli.image_sets import GRID, NPZ, PictureFolder, write_images
+from iptv2_diffusion.cli.records import write_record
+from iptv2_diffusion.cli.sample_config import SampleConfig
 from iptv2_diffusion.files import written_whole
 from iptv2_diffusion.pictures import grid
 
 FOLDER = 1000  # pictures to a folder
 IN_GRID = 64
 # What may differ between the runs that fill a folder. Names of models may: their weights are compared.
-FREE = {"ckpt", "vae", "guide", "protocol", "batch_size", "device", "compile", "version", "versions"}
+FREE = {
+    *("ckpt", "training_steps", "vae", "guide", "protocol", "batch_size", "device", "version", "versions"),
+    *("compile", "share_modulation"),
+}
 
 
 class SampleFolder:
     def __init__(self, path: Path, settings: Mapping[str, Any], labels: Sequence[int], names: Sequence[str]) -> None:
-        """FileExistsError where the path holds something else, ValueError where it was begun with other settings."""
+        """FileExistsError where the path holds something else, ValueError where it was begun with other settings.
+
+        Of random classes there may be more than were asked for before.
+        """
         self.path, self.labels, self._settings, self._names = path, labels, settings, names
         self._images = path / "images"
         self._npz = path / NPZ
         self._counts = dict.fromkeys(range(-(-len(labels) // FOLDER)), 0)  # samples in every folder
+        self._begun: dict[str, Any] = {}
         self._check()
 
     def _check(self) -> None:
@@ -46,20 +58,33 @@ class SampleFolder:
                 )
             return
         begun = json.loads((self.path / SETTINGS).read_text("utf-8"))
+        self._begun = asdict(SampleConfig()) | begun  # older ones lack what was not there to be set
+        free = FREE | {"sessions"} | ({"num_samples"} if self._grows else set())
         differences = [
-            f"{name} {begun.get(name)} there and {self._settings.get(name)} here"
-            for name in sorted((begun.keys() | self._settings.keys()) - FREE)
-            if begun.get(name) != self._settings.get(name)
+            f"{name} {self._begun.get(name)} there and {self._settings.get(name)} here"
+            for name in sorted((self._begun.keys() | self._settings.keys()) - free)
+            if self._begun.get(name) != self._settings.get(name)
         ]
         if differences:
             raise ValueError(f"{self.path} was begun with other settings: {'; '.join(differences)}")
+        if self._grows and self._npz_alone and self._npz.exists():
+            raise ValueError(f"{self._npz} stands alone: without its pictures the set cannot grow")
+
+    @property
+    def _grows(self) -> bool:
+        """Sample i of random classes is the same in a set of any size."""
+        return self._settings["class_draw"] == "random" and self._begun.get("num_samples", math.inf) < len(self.labels)
 
     def begin(self) -> None:
+        """Or go on. Nothing that is made of all samples may outlast their number."""
         self.path.mkdir(parents=True, exist_ok=True)
-        target = self.path / SETTINGS
-        if not target.exists():
-            with written_whole(target) as unfinished:
-                unfinished.write_text(json.dumps(self._settings, indent=2), encoding="utf-8")
+        if self._grows:
+            for name in (GRID, NPZ):
+                (self.path / name).unlink(missing_ok=True)
+        former = [_free(self._begun)] if self._begun else []
+        own = _free(self._settings)
+        sessions = [*(other for other in self._begun.get("sessions", former) if other != own), own]
+        write_record(self.path / SETTINGS, {**self._settings, "sessions": sessions}, overwrite=True)
 
     def missing(self) -> list[int]:
         """Indices of the samples that are not there, in order."""
@@ -120,3 +145,7 @@ class SampleFolder:
         except FileNotFoundError:
             return []
         return [name for name in names if name.endswith(".png") and name[:-4].isdecimal()]
+
+
+def _free(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: settings[name] for name in sorted(FREE & settings.keys())}

@@ -39,7 +39,7 @@ def draw_many(config: SampleConfig) -> None:
         folder = SampleFolder(config.output, _settings(config, models), labels, captions(models.pipeline, labels))
         missing = folder.missing()
         state.wait_for_everyone()  # nobody writes into the folder before everybody has looked at it
-        if state.is_main_process:
+        if state.is_main_process and missing:
             folder.begin()
         state.wait_for_everyone()
         started = time.monotonic()
@@ -65,7 +65,7 @@ def _settings(config: SampleConfig, models: Models) -> dict[str, Any]:
     settings = describe(config, models) | {"format": "npz" if config.format == "npz" else "png"}
     del settings["output"]
     if config.protocol is not None and (found := differences(find_protocol(config.protocol), settings)):
-        say(f"These samples will not be {config.protocol}'s: {', '.join(found)}")
+        raise ValueError(f"--protocol {config.protocol}: these samples would not be its own: {', '.join(found)}")
     return settings
 
 

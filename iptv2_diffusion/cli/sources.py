@@ -87,7 +87,12 @@ def latents(root: Path, generation: Any) -> GenerationData:
     vae = generation.vae or header.vae
     if header.image_size != generation.image_size:
         raise ValueError(f"expected --image-size {header.image_size}, of the latents, got {generation.image_size}")
-    codec = LatentCodec.from_pretrained(vae_source(vae))
+    try:
+        codec = LatentCodec.from_pretrained(vae_source(vae))
+    except (OSError, ValueError) as error:
+        if generation.vae is not None:
+            raise
+        raise ValueError(f"the latents in {root} name their VAE, {vae}, which --vae replaces: {error}") from error
     _check_vae(header, codec, vae)
     return GenerationData(
         training=training,

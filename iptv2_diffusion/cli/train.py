@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from iptv2_diffusion.backbone.config import DENOISERS, preset
 from iptv2_diffusion.cli import train_restoration
-from iptv2_diffusion.cli.common import fields_of, resumed, run, say, start_from, trainable
+from iptv2_diffusion.cli.common import allow_tf32, fields_of, resumed, run, say, start_from, to_resume, trainable
 from iptv2_diffusion.config import add_flags, arg, from_flags
 from iptv2_diffusion.diffusion.dit_sizes import DITS
 from iptv2_diffusion.engine.settings import TrainConfig
@@ -124,7 +124,7 @@ def _train() -> None:
         say("No --data-path: training on the bundled emoji (4x16x16 latents of 9 categories) with a laptop's recipe.")
     else:
         say(f"Training on {generation.data_path}, DiT's recipe.")
-    _fit(resumed(generation, config.output, config.resume), config)
+    _fit(resumed(generation, config), config)
 
 
 def _fit(generation: GenerationConfig, config: TrainConfig) -> None:
@@ -134,11 +134,14 @@ def _fit(generation: GenerationConfig, config: TrainConfig) -> None:
     from iptv2_diffusion.cli.sources import bundled_emoji, pictures
     from iptv2_diffusion.diffusion.objective import make_objective
     from iptv2_diffusion.diffusion.task import GenerationTask
+    from iptv2_diffusion.diffusion.vae_hash import encoder_sha256
     from iptv2_diffusion.engine import fit
 
+    allow_tf32(config.tf32)
     data = (bundled_emoji if generation.data_path is None else partial(pictures, generation.data_path))(generation)
     model = _model(generation, len(data.class_names), data.codec, config)
-    scheduler = _scheduler(generation)
+    scheduler, vae_sha256 = _scheduler(generation), encoder_sha256(data.codec.vae)
+    vae = _vae_of_run(config, vae_sha256) or data.vae
     task = GenerationTask(
         model,
         scheduler,
@@ -154,12 +157,22 @@ def _fit(generation: GenerationConfig, config: TrainConfig) -> None:
         task,
         config,
         model=dict(model.config),
-        recipe={name: getattr(generation, name) for name in LEARNED} | {"data": data.content, "vae": data.vae},
+        recipe={name: getattr(generation, name) for name in LEARNED} | {"data": data.content, "vae": vae},
         generation=asdict(generation),
         vae=data.vae,
+        vae_sha256=vae_sha256,
     )
     PartialState().destroy_process_group()
     say(f"{steps} steps done; sample with: python sample.py --ckpt {config.output}")
+
+
+def _vae_of_run(config: TrainConfig, sha256: str) -> str | None:
+    """As the run that is resumed has it, if its encoder is the same: it may lie elsewhere by now."""
+    from iptv2_diffusion.engine import read_run
+
+    checkpoint = to_resume(config)
+    info = {} if checkpoint is None else read_run(checkpoint)["info"]
+    return info["recipe"]["vae"] if info.get("vae_sha256") == sha256 else None
 
 
 def _model(generation: GenerationConfig, classes: int, codec: Any, config: TrainConfig) -> Any:
@@ -178,7 +191,7 @@ def _model(generation: GenerationConfig, classes: int, codec: Any, config: Train
     )
     checkpointing, compiled = generation.gradient_checkpointing, generation.compile
     model = trainable(create, config.seed, gradient_checkpointing=checkpointing, compile=compiled)
-    if generation.init is not None and not config.resume:  # a checkpoint brings all weights
+    if generation.init is not None and not to_resume(config):  # a checkpoint brings all weights
         start_from(model, generation.init, load_denoiser)
     return model
 

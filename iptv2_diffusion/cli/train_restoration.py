@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from iptv2_diffusion.cli.common import fields_of, resumed, run, say, start_from, trainable
+from iptv2_diffusion.cli.common import allow_tf32, fields_of, resumed, run, say, start_from, to_resume, trainable
 from iptv2_diffusion.cli.restoration_config import RestorationConfig
 from iptv2_diffusion.config import add_flags, from_flags
 from iptv2_diffusion.engine.settings import TrainConfig
@@ -75,7 +75,7 @@ def _train() -> None:
     config = from_flags(TrainConfig, flags, fields_of(TrainConfig, _defaults(name, steps)))
     if not config.stages:
         raise ValueError("--stages: expected START:SIZExBATCH ..., 0:128x64 for instance, got none")
-    _fit(resumed(restoration, config.output, config.resume), config)
+    _fit(resumed(restoration, config), config)
 
 
 def _fit(restoration: RestorationConfig, config: TrainConfig) -> None:
@@ -86,6 +86,7 @@ def _fit(restoration: RestorationConfig, config: TrainConfig) -> None:
     from iptv2_diffusion.engine import fit
     from iptv2_diffusion.restoration.task import RestorationTask
 
+    allow_tf32(config.tf32)
     data = restoration_data(restoration)
     model = _model(restoration, config)
     _check_patches(config, model.config["window"])
@@ -138,7 +139,7 @@ def _model(restoration: RestorationConfig, config: TrainConfig) -> Any:
     )
     checkpointing, compiled = restoration.gradient_checkpointing, restoration.compile
     model = trainable(create, config.seed, gradient_checkpointing=checkpointing, compile=compiled)
-    if restoration.init is not None and not config.resume:
+    if restoration.init is not None and not to_resume(config):
         start_from(model, restoration.init, load_restorer)
     return model
 

@@ -53,8 +53,10 @@ class HFPictures:
         return read_rgb(stored["path"]) if stored["bytes"] is None else decode_rgb(stored["bytes"], self.name(index))
 
 
-def is_hf_folder(root: Path) -> bool:
-    return any((root / name).is_file() for name in (*SAVED, *METADATA)) or any(root.glob("*.parquet"))
+def hf_files(root: Path) -> list[str]:
+    """Names of the files by which `root` is such a folder; none where it is something else."""
+    named = [name for name in (*SAVED, *METADATA) if (root / name).is_file()]
+    return named or sorted(path.name for path in root.glob("*.parquet"))
 
 
 def _datasets() -> Any:

@@ -47,6 +47,12 @@ def scan(root: str | Path) -> FolderListing:
     return FolderListing(classes, tuple(file for files in pictures for file in files), labels)
 
 
+def class_folders(root: Path) -> Iterator[Path]:
+    """Those folders in `root` that hold pictures, at any depth."""
+    folders = (path for path in sorted(root.glob("*")) if path.is_dir() and not _is_hidden(path.name))
+    return (folder for folder in folders if next(pictures_below(folder), None) is not None)
+
+
 def read_rgb(path: str | Path) -> Image.Image:
     """Mode RGB, 8 bits, upright (EXIF orientation applied), transparency on white; the first frame of several.
 

@@ -17,7 +17,7 @@ header, by which an interrupted run knows its own, and that of its tensors.
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from iptv2_diffusion.data.image_writers import write_bytes
 FORMAT, VERSION = "iptv2-latents", 1
 INDEX, UNFINISHED = "index.json", ".header.json"
 METADATA = "iptv2"  # one key: safetensors does not keep the order of several
+FREE = {"vae", "hold_out", "hashed_hold_out"}  # of the header, without a part in what the shards hold
 DTYPES = {"float16": torch.float16, "float32": torch.float32}
 
 
@@ -49,6 +50,7 @@ class LatentHeader:
     content: str  # hash of names and labels, in order
     shard_size: int  # pictures
     hold_out: int | None  # every such picture is kept for measuring; None: no picture is
+    hashed_hold_out: int | None = None  # what the shards' hashes have in its place: of older ones that of their time
 
     @property
     def views(self) -> int:
@@ -65,13 +67,15 @@ class LatentHeader:
     @property
     def sha256(self) -> str:
         """Of all that decides what the shards hold: the same VAE may lie elsewhere."""
-        return hashlib.sha256(json.dumps(asdict(self) | {"vae": None}).encode()).hexdigest()
+        values = asdict(self) | {"vae": None, "hold_out": self.hashed_hold_out}
+        del values["hashed_hold_out"]
+        return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
     def differences(self, other: "LatentHeader") -> list[str]:
         return [
             f"{field.name} is {_short(getattr(self, field.name))}, not {_short(getattr(other, field.name))}"
             for field in fields(self)
-            if field.name != "vae" and getattr(self, field.name) != getattr(other, field.name)
+            if field.name not in FREE and getattr(self, field.name) != getattr(other, field.name)
         ]
 
 
@@ -96,15 +100,21 @@ def is_latent_folder(root: Path) -> bool:
 
 def begin(root: Path, header: LatentHeader) -> None:
     """Makes the folder, or sees to it that what it holds belongs to `header`; FileExistsError otherwise."""
-    found = next((root / name for name in (INDEX, UNFINISHED) if (root / name).is_file()), None)
+    found = _begun(root)
     if found is not None:
-        if differences := _header(found).differences(header):
+        if differences := found.differences(header):
             raise FileExistsError(f"{root} holds latents of another configuration: {'; '.join(differences)}")
         return
     if root.exists() and (not root.is_dir() or any(path.suffix != ".unfinished" for path in root.iterdir())):
         raise FileExistsError(f"expected a new or empty folder for latents, {root} already holds something")
     root.mkdir(parents=True, exist_ok=True)
     write_bytes(root / UNFINISHED, _json(_described(header)))
+
+
+def continued(root: Path, header: LatentHeader) -> LatentHeader:
+    """The header with the hash of the shards that may be there: another share is held out of them, and nothing else."""
+    found = _begun(root)
+    return header if found is None else replace(header, hashed_hold_out=found.hashed_hold_out)
 
 
 def unfinished_shards(root: Path, header: LatentHeader) -> list[int]:
@@ -182,12 +192,18 @@ def _described(header: LatentHeader) -> dict[str, Any]:
     return {"format": FORMAT, "version": VERSION} | asdict(header)
 
 
+def _begun(root: Path) -> LatentHeader | None:
+    found = next((root / name for name in (INDEX, UNFINISHED) if (root / name).is_file()), None)
+    return None if found is None else _header(found)
+
+
 def _header(path: Path) -> LatentHeader:
     try:
         values = json.loads(path.read_text("utf-8"))
         if values["format"] != FORMAT or values["version"] != VERSION:
             raise ValueError(f"its format is {values['format']}, version {values['version']}")
         values |= {name: tuple(values[name]) for name in ("shape", "classes")}
+        values = {"hashed_hold_out": values["hold_out"]} | values
         return LatentHeader(**{field.name: values[field.name] for field in fields(LatentHeader)})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"expected latents ({FORMAT}, version {VERSION}) described in {path}: {error}") from None

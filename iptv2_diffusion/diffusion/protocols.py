@@ -5,7 +5,7 @@ evaluation compares. The number of samples belongs to the names of the figures: 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import PurePath
 from typing import Any
 
@@ -20,6 +20,24 @@ class GenerationProtocol:
     quantise: str  # of `latents.QUANTISE`
     class_draw: str  # "random": uniform and independent; "balanced": every class as often
     vae: str  # hub id of the decoder, or its folder
+    precision: str = "fp32"  # of the denoiser
+    size: int | None = None  # pixels a side; None: any
+    model: Mapping[str, Any] = field(default_factory=dict)  # what its configuration has to say
+    scheduler_config: Mapping[str, Any] = field(default_factory=dict)  # the same of the noise schedule
+
+
+PAPER_SCHEDULE: dict[str, Any] = {  # part of `schedule.paper_scheduler`
+    "num_train_timesteps": 1000,
+    "beta_schedule": "linear",
+    "beta_start": 1e-4,
+    "beta_end": 0.02,
+    "trained_betas": None,
+    "rescale_betas_zero_snr": False,
+    "prediction_type": "epsilon",
+    "variance_type": "learned_range",
+    "timestep_spacing": "linspace",
+    "clip_sample": False,
+}
 
 
 def _dit_paper(cfg_scale: float) -> GenerationProtocol:
@@ -32,6 +50,9 @@ def _dit_paper(cfg_scale: float) -> GenerationProtocol:
         quantise="truncate",
         class_draw="random",
         vae="stabilityai/sd-vae-ft-ema",
+        size=256,
+        model={"num_classes": 1000},
+        scheduler_config=PAPER_SCHEDULE,
     )
 
 
@@ -55,14 +76,25 @@ def differences(protocol: GenerationProtocol, settings: Mapping[str, Any]) -> li
     A setting that is missing departs, unless it is one of PLAIN. The VAE's folder may be anywhere, but has to bear the
     name of the hub's repository: sd-vae-ft-ema, or models--stabilityai--sd-vae-ft-ema.
     """
-    wanted = {field.name: getattr(protocol, field.name) for field in fields(protocol)} | PLAIN
-    found = {name: _comparable(settings.get(name, PLAIN.get(name, "unknown"))) for name in wanted}
+    wanted, given = _flat(asdict(protocol)) | PLAIN, _flat(settings)
+    if protocol.size is None:
+        del wanted["size"]
+    found = {name: _comparable(given.get(name, PLAIN.get(name, "unknown"))) for name in wanted}
     return [
         f"{name} {found[name]} instead of {value}"
         for name, value in wanted.items()
         if not (_same_vae(value, found[name]) if name == "vae" else found[name] == value)
         and not (protocol.cfg_scale == 1 and name in GUIDANCE)
     ]
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Entries of mappings under names such as model.num_classes."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        nested = isinstance(value, Mapping)
+        flat |= {f"{name}.{part}": entry for part, entry in value.items()} if nested else {name: value}
+    return flat
 
 
 def _comparable(value: Any) -> Any:

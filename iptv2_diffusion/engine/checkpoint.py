@@ -24,6 +24,7 @@ import torch
 from accelerate import Accelerator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
+from torch import nn
 
 from iptv2_diffusion.engine.ema import EMA
 from iptv2_diffusion.engine.log import STATS
@@ -63,7 +64,7 @@ def describe(config: TrainConfig, info: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def starting_point(config: TrainConfig, description: Mapping[str, Any]) -> Path | None:
-    """The checkpoint to continue from, None for a fresh run; refuses whatever would mix two different runs."""
+    """The checkpoint to continue from; None: from the start. Refuses whatever would mix two different runs."""
     folder = newest(config.output)
     if not config.resume:
         occupied = [folder for _, folder in _folders(config.output)] + list(config.output.glob(STATS))
@@ -72,13 +73,18 @@ def starting_point(config: TrainConfig, description: Mapping[str, Any]) -> Path 
                 f"{config.output} already holds a run ({occupied[0].name}): resume it or choose another"
             )
         return None
-    if folder is None:
-        raise FileNotFoundError(f"nothing to resume in {config.output}: it holds no complete checkpoint-*")
-    _check_agreement(folder, read_run(folder), description)
+    record = folder or config.output / BEST  # which may be there before the first checkpoint, and will be kept
+    if (record / RUN).is_file():
+        _check_agreement(record, read_run(record), description)
     _check_room(config, folder)
-    for path in _weight_files(folder):
+    for path in _weight_files(folder) if folder else []:
         check_whole(path)
     return folder
+
+
+def expected_bytes(model: nn.Module, averages: int) -> int:
+    """Of a checkpoint, all in float32: the weights, their two moments in the optimizer, their averages."""
+    return 4 * (3 + averages) * sum(parameter.numel() for parameter in model.parameters())
 
 
 def averages(folder: Path) -> dict[str, Path]:
@@ -217,8 +223,8 @@ def _relevant(run: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in config.items() if name not in free} | info
 
 
-def _check_room(config: TrainConfig, folder: Path) -> None:
-    step = read_run(folder)["step"]
+def _check_room(config: TrainConfig, folder: Path | None) -> None:
+    step = read_run(folder)["step"] if folder else 0
     if step > config.steps:
         raise ValueError(f"steps: expected at least the {step} of {folder}, got {config.steps}")
     blocking = [path for number, path in _folders(config.output) if number > step]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +17,7 @@ from tqdm import tqdm
 from iptv2_diffusion.engine.settings import TrainConfig
 
 STATS = "stats.jsonl"
+WANDB_ID = "wandb_id.txt"
 PROJECT = "iptv2"  # at Weights & Biases
 
 
@@ -25,11 +27,20 @@ def check_trackers(names: Sequence[str]) -> None:
         raise ValueError(f"tracker: {missing[0]} is not installed here (pip install {missing[0]})")
 
 
-def _tracker(name: str, output: Path, start: int, description: Mapping[str, Any]) -> Any:
+def _tracker(name: str, config: TrainConfig, start: int, description: Mapping[str, Any]) -> Any:
     """TensorBoard in output/tensorboard, or a run of Weights & Biases that has the output folder's name."""
+    output = config.output
     if name == "tensorboard":
         return TensorBoardTracker("tensorboard", output, purge_step=start + 1)
-    return WandBTracker(PROJECT, name=output.name, dir=output, config=dict(description), resume="auto")
+    settings = {"name": output.name, "dir": output, "config": dict(description)}
+    return WandBTracker(PROJECT, id=_identity(output / WANDB_ID, config.resume), resume="allow", **settings)
+
+
+def _identity(path: Path, resume: bool) -> str:
+    """Of a run at Weights & Biases, kept in a file, so that resuming continues it however it ended."""
+    if not (resume and path.exists()):
+        _replace(path, secrets.token_hex(8))
+    return path.read_text(encoding="utf-8")
 
 
 class Log:
@@ -47,7 +58,8 @@ class Log:
         if self._main:
             self._output.mkdir(parents=True, exist_ok=True)
             _truncate(self._output / STATS, start)
-        accelerator.log_with = [_tracker(name, self._output, start, description) for name in config.tracker or ()]
+        names = (config.tracker or ()) if self._main else ()
+        accelerator.log_with = [_tracker(name, config, start, description) for name in names]
         accelerator.init_trackers(PROJECT)
         self._bar = tqdm(total=config.steps, initial=start, unit="step", dynamic_ncols=True, disable=not self._main)
 
@@ -99,8 +111,13 @@ def _truncate(path: Path, start: int) -> None:
     if not path.exists():
         return
     kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= start]
+    _replace(path, "".join(line + "\n" for line in kept))
+
+
+def _replace(path: Path, text: str) -> None:
+    """Whole or not at all."""
     unfinished = path.with_name("." + path.name)
-    unfinished.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+    unfinished.write_text(text, encoding="utf-8")
     os.replace(unfinished, path)
 
 

@@ -6,7 +6,7 @@ An update uses the gradient of the mean loss over the global batch, whatever the
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +15,15 @@ from accelerate import Accelerator
 from accelerate.logging import get_logger
 from torch import Tensor, nn
 
-from iptv2_diffusion.engine.checkpoint import best_figure, describe, load, save, save_best, starting_point
+from iptv2_diffusion.engine.checkpoint import (
+    best_figure,
+    describe,
+    expected_bytes,
+    load,
+    save,
+    save_best,
+    starting_point,
+)
 from iptv2_diffusion.engine.ema import EMA
 from iptv2_diffusion.engine.log import Log, check_trackers
 from iptv2_diffusion.engine.optim import learning_rate, make_optimizer
@@ -26,7 +34,9 @@ from iptv2_diffusion.engine.stream import checked, micro_batches_per_step, open_
 from iptv2_diffusion.engine.task import Scalar, Task
 
 logger = get_logger(__name__)
+LARGE = 50e9  # bytes of checkpoints, worth a word
 Batches = Iterator[dict[str, Tensor] | Exception]
+Sums = dict[str, tuple[float, float]]  # by the name of a scalar: of its weighted values, and of the weights
 
 
 @dataclass
@@ -43,6 +53,7 @@ class _Run:
     step: int = 0
     seconds: float = 0.0
     good: Path | None = None  # the newest checkpoint
+    sums: Sums = field(default_factory=dict)  # over the steps since the last record
 
 
 def fit(task: Task, config: TrainConfig, **info: Any) -> int:
@@ -51,9 +62,9 @@ def fit(task: Task, config: TrainConfig, **info: Any) -> int:
     That is `config.steps`, or fewer when SIGINT or SIGTERM asked for an end; a checkpoint is written either way.
     `info` (JSON) is kept in each checkpoint's `run.json`; its entries `model` and `recipe` (mappings: the model's
     configuration, and whatever else decides what is learned) have to be the same on resuming.
-    FileExistsError, FileNotFoundError and ValueError are raised before any work; FloatingPointError, by all processes
-    together and before the weights change (DeepSpeed: after), when the loss or its gradient is not finite. With several
-    processes the process group stays open: a program ends it with `PartialState().destroy_process_group()` before it exits.
+    FileExistsError and ValueError are raised before any work; FloatingPointError, by all processes together and before
+    the weights change (DeepSpeed: after), when the loss or its gradient is not finite. With several processes the
+    process group stays open: a program ends it with `PartialState().destroy_process_group()` before it exits.
     """
     description = describe(config, info)
     check_trackers(config.tracker or ())
@@ -62,6 +73,7 @@ def fit(task: Task, config: TrainConfig, **info: Any) -> int:
     run.accelerator.wait_for_everyone()  # nobody writes into the folder before everybody has looked at it
     if source:
         _restore(run, source)
+    _warn_of_size(run)
     log = Log(run.accelerator, config, run.step, description)
     try:
         with StopRequest() as stop:
@@ -92,6 +104,16 @@ def _prepare(task: Task, config: TrainConfig, description: Mapping[str, Any]) ->
 def _restore(run: _Run, source: Path) -> None:
     record = load(source, run.accelerator, run.emas)
     run.step, run.seconds, run.good = record["step"], record["seconds"], source
+    run.sums = record.get("since_last_record", {})  # older checkpoints have none
+
+
+def _warn_of_size(run: _Run) -> None:
+    """Before a run that nobody limited fills the disk."""
+    size = expected_bytes(run.task.model, len(run.emas))
+    count = -(-run.config.steps // run.config.checkpoint_every)
+    if run.config.keep is None and count * size > LARGE:
+        text = "a checkpoint takes about %.1f GB; all %d are kept, %.0f GB (--keep N keeps the newest N)"
+        logger.warning(text, size / 1e9, count, count * size / 1e9)
 
 
 def _train(run: _Run, log: Log, stop: StopRequest) -> None:
@@ -109,12 +131,15 @@ def _steps(run: _Run, log: Log, stop: StopRequest, batches: Batches) -> None:
     while run.step < config.steps:
         clock.start()
         lr = _set_learning_rate(run)
-        means, stopping = _accumulate(run, batches, stop)
-        means |= {"lr": lr, "grad_norm": _update(run, means["loss"])}
+        sums, stopping = _accumulate(run, batches, stop)
+        loss = _means(sums)["loss"]
+        norm = _update(run, loss)
         clock.stop()
-        log.advance(means["loss"])
+        log.advance(loss)
+        run.sums = _added(run.sums, sums)
         if _due(config.log_every, run.step):
-            log.record(run.step, means | clock.lap())
+            log.record(run.step, _means(run.sums) | {"lr": lr, "grad_norm": norm} | clock.lap())
+            run.sums = {}
         if stopping or _due(config.checkpoint_every, run.step) or run.step == config.steps:
             _save(run)
         if stopping and run.step < config.steps:
@@ -131,10 +156,10 @@ def _set_learning_rate(run: _Run) -> float:
     return lr
 
 
-def _accumulate(run: _Run, batches: Batches, stop: StopRequest) -> tuple[dict[str, float], bool]:
+def _accumulate(run: _Run, batches: Batches, stop: StopRequest) -> tuple[Sums, bool]:
     """Leaves the gradient of one global batch in the model.
 
-    Returns the means over that batch of the loss and the task's scalars, and whether any process has to stop.
+    Returns the sums over that batch of the loss and the task's scalars, and whether any process has to stop.
     """
     accelerator, stage = run.accelerator, run.config.plan.at(run.step)
     count = micro_batches_per_step(run.config, stage, accelerator.num_processes)
@@ -153,7 +178,17 @@ def _accumulate(run: _Run, batches: Batches, stop: StopRequest) -> tuple[dict[st
     stopping = torch.tensor([float(stop.received is not None)] * 2, device=accelerator.device)
     # One reduction and one wait for the device per step.
     *pairs, (stops, _) = cast(Tensor, accelerator.reduce(torch.stack([*sums.values(), stopping]), "sum")).tolist()
-    return {name: total / weight for name, (total, weight) in zip(sums, pairs, strict=True) if weight}, stops > 0
+    return dict(zip(sums, pairs, strict=True)), stops > 0
+
+
+def _added(sums: Sums, more: Sums) -> Sums:
+    old = {name: sums.get(name, (0.0, 0.0)) for name in more}
+    return {name: (old[name][0] + total, old[name][1] + weight) for name, (total, weight) in more.items()}
+
+
+def _means(sums: Sums) -> dict[str, float]:
+    """Without those that nothing contributed to."""
+    return {name: total / weight for name, (total, weight) in sums.items() if weight}
 
 
 def _sums(scalar: Scalar) -> Tensor:
@@ -187,7 +222,8 @@ def _due(every: int | None, step: int) -> bool:
 
 
 def _save(run: _Run) -> None:
-    run.good = save(run.config.output, _record(run), run.accelerator, run.emas, run.task, run.config.keep)
+    record = _record(run) | {"since_last_record": run.sums}
+    run.good = save(run.config.output, record, run.accelerator, run.emas, run.task, run.config.keep)
 
 
 def _record(run: _Run) -> dict[str, Any]:

@@ -5,6 +5,7 @@ FSDP and DeepSpeed it would cast weights and gradients, not only what autocast k
 """
 
 import math
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
@@ -24,7 +25,8 @@ PLAIN_WEIGHTS = "model.safetensors"
 
 
 def make_accelerator(config: TrainConfig, **options: Any) -> Accelerator:
-    """ValueError for a kind of parallelism that the training loop cannot do."""
+    """ValueError for a kind of parallelism that the training loop cannot do, or a launcher that wants what it does."""
+    _check_launcher(config)
     # The other processes wait while the main one validates; the usual limit of ten minutes may be too short.
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=2))
     accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[patience], **options)
@@ -66,6 +68,24 @@ def gradient_norm(accelerator: Accelerator, model: nn.Module, clip: float | None
     return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
 
 
+def _check_launcher(config: TrainConfig) -> None:
+    """Against gradients that are divided twice, and a precision that is asked for in vain."""
+    precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
+    if precision not in ("no", config.precision):
+        raise ValueError(
+            f"expected accelerate's mixed_precision to be no, got {precision}: "
+            f"--precision decides, and is {config.precision}"
+        )
+    _check_accumulation(os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", 1))
+
+
+def _check_accumulation(steps: int | str) -> None:
+    if str(steps) not in ("1", "auto"):
+        raise ValueError(
+            f"expected accelerate's gradient_accumulation_steps to be 1, got {steps}: --micro-batch decides"
+        )
+
+
 def _check_fsdp(plugin: Any) -> None:
     """Version 2 shards every parameter by itself; a full state dict serves any number of processes."""
     got = plugin.fsdp_version, plugin.state_dict_type.name
@@ -78,6 +98,7 @@ def _set_up_deepspeed(plugin: Any, config: TrainConfig) -> None:
         raise ValueError(
             f"DeepSpeed: expected zero_stage 1 or 2 in accelerate's configuration, got {plugin.zero_stage}"
         )
+    _check_accumulation(plugin.deepspeed_config.get("gradient_accumulation_steps", 1))
     plugin.deepspeed_config["gradient_clipping"] = config.clip or 0.0
     plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = 1  # wanted, and used for its statistics only
 

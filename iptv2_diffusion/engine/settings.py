@@ -8,11 +8,11 @@ from typing import Any, Literal
 from iptv2_diffusion.engine.decay import check_name
 from iptv2_diffusion.engine.stages import Stage, Stages, parse_stages
 
-# May differ between a checkpoint and the run that resumes it: none of these changes the result of a step (but `steps`
-# does under a cosine, which `checkpoint` minds).
+# May differ between a checkpoint and the run that resumes it: none of these changes the result of a step by more than
+# rounding (but `steps` does under a cosine, which `checkpoint` minds).
 MAY_CHANGE = frozenset(
     {
-        *("output", "steps", "resume", "micro_batch", "workers", "checkpoint_every", "keep"),
+        *("output", "steps", "resume", "micro_batch", "tf32", "workers", "checkpoint_every", "keep"),
         *("validate_every", "preview_every", "log_every", "tracker"),
     }
 )
@@ -25,7 +25,9 @@ def _about(text: str) -> dict[str, str]:
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     output: Path = field(metadata=_about("folder of checkpoints, stats.jsonl and previews"))
-    resume: bool = field(default=False, metadata=_about("continue from the newest checkpoint in the output folder"))
+    resume: bool = field(
+        default=False, metadata=_about("continue from the newest checkpoint in the output folder; none there: begin")
+    )
     steps: int = field(default=400_000, metadata=_about("updates in total, earlier runs included"))
     batch_size: int = field(default=256, metadata=_about("samples per update over all processes"))
     stages: tuple[str, ...] | None = field(
@@ -54,11 +56,14 @@ class TrainConfig:
     )
     seed: int = field(default=0, metadata=_about("seed of the training stream"))
     precision: Literal["no", "bf16"] = field(default="no", metadata=_about("autocast; weights stay float32"))
+    tf32: bool = field(
+        default=True, metadata=_about("let GPUs round factors of float32 products to 10 bits, as DiT does; much faster")
+    )
     checkpoint_every: int = field(default=10_000, metadata=_about("updates between checkpoints"))
     keep: int | None = field(default=None, metadata=_about("newest checkpoints to keep; none: all"))
     validate_every: int | None = field(default=10_000, metadata=_about("updates between validations; none: never"))
     preview_every: int | None = field(default=10_000, metadata=_about("updates between previews; none: never"))
-    log_every: int = field(default=10, metadata=_about("updates between records in stats.jsonl"))
+    log_every: int = field(default=10, metadata=_about("updates between records in stats.jsonl, of means over them"))
     tracker: tuple[Literal["tensorboard", "wandb"], ...] | None = field(
         default=("tensorboard",), metadata=_about("tensorboard, wandb or both, beside stats.jsonl; none: neither")
     )

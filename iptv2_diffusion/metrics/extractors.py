@@ -38,10 +38,3 @@ def register_extractor(name: str, make: MakeExtractor) -> None:
     if name in EXTRACTORS:
         raise ValueError(f"a feature extractor {name!r} is registered already")
     EXTRACTORS[name] = make
-
-
-def find_extractor(name: str) -> MakeExtractor:
-    """ValueError for an unknown name."""
-    if name not in EXTRACTORS:
-        raise ValueError(f"unknown features {name!r}: expected one of {', '.join(sorted(EXTRACTORS))}")
-    return EXTRACTORS[name]

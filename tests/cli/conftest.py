@@ -11,6 +11,9 @@ import pytest
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from PIL import Image
+from small_train import small
+
+from iptv2_diffusion.backbone.config import DENOISERS
 
 
 @pytest.fixture
@@ -36,6 +39,13 @@ def refused(command: Callable[..., None], capsys: pytest.CaptureFixture[str]) ->
         return lines[0]
 
     return call
+
+
+@pytest.fixture
+def small_presets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Denoisers that take milliseconds under the names of the presets."""
+    for name, fields in small(DENOISERS).items():
+        monkeypatch.setitem(DENOISERS, name, fields)
 
 
 @pytest.fixture(scope="session")

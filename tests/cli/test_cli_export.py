@@ -16,6 +16,7 @@ from iptv2_diffusion.restoration.export import FORMATS
 from iptv2_diffusion.restoration.model_files import load_restorer
 
 TINY: dict[str, Any] = {"width": 4, "layers": (1, 2), "heads": (1, 2), "window": 8, "grid": 4}
+SHALLOW: dict[str, Any] = TINY | {"layers": (0, 2)}  # a layer takes seconds to trace
 
 
 def write_run(folder: Path, model: Any, step: int) -> Path:
@@ -78,7 +79,7 @@ def test_denoisers_are_exported_as_weights(command, refused, tmp_path):
 
 @pytest.mark.slow
 def test_a_graph_names_its_sizes(command, tmp_path, capsys):
-    write_run(tmp_path / "run", IPTV2Restorer(**TINY), 1)
+    write_run(tmp_path / "run", IPTV2Restorer(**SHALLOW), 1)
     flags = ("--format", "torch-export", "--output", tmp_path / "model.pt2")
     command("export", "--ckpt", tmp_path / "run", *flags)
     assert "height and width in multiples of 8" in capsys.readouterr().out

@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -129,6 +132,32 @@ def test_a_damaged_shard_that_was_removed_is_made_again(settings: dict[str, Any]
     assert contents(output) == before
 
 
+def test_another_share_is_held_out_without_encoding(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = encode(tmp_path / "latents", settings)
+    before = contents(output)
+    monkeypatch.setattr(LatentCodec, "moments", None)
+    encode(output, settings | {"hold_out": 4})
+    assert read_index(output)[0].hold_out == check_latents(output).hold_out == 4
+    encode(output, settings)
+    assert contents(output) == before
+
+
+def test_a_root_that_fits_several_layouts_is_refused(settings: dict[str, Any], tmp_path: Path) -> None:
+    root = settings["data_path"]
+    write_tars(tmp_path / "tars", root, sorted(str(path.relative_to(root)) for path in root.rglob("*.png")), [0] * 12)
+    (tmp_path / "tars" / "0.tar").rename(root / "stray.tar")
+    (root / "metadata.csv").write_text("notes\n")
+    expected = "fits several layouts, tars (stray.tar), datasets (metadata.csv), folders (even): pass --layout"
+    with pytest.raises(ValueError, match=re.escape(expected)):
+        encode(tmp_path / "latents", settings)
+    layouts: dict[Any, tuple[str, ...]] = {"folders": ("even", "odd"), "tars": ("0",)}
+    for layout, names in layouts.items():
+        config = LatentsConfig(output=tmp_path, layout=layout, **settings)
+        assert latents.open_pictures(config).classes == names
+
+
 def test_shares_of_processes_make_the_same_files(settings: dict[str, Any], tmp_path: Path) -> None:
     encode(tmp_path / "one", settings)
     config = LatentsConfig(output=tmp_path / "two", **settings)
@@ -179,7 +208,7 @@ def test_a_hugging_face_folder_gives_the_same_moments(settings: dict[str, Any], 
         for index, (name, label) in enumerate(zip(names, labels, strict=True))
     ]
     (settings["data_path"] / "metadata.jsonl").write_text("\n".join(lines))
-    found = loaded(encode(tmp_path / "hf", settings))
+    found = loaded(encode(tmp_path / "hf", settings | {"layout": "datasets"}))
     places = [names.index(name) for name in found[2]]
     assert sorted(places) == list(range(12))
     torch.testing.assert_close(found[0], moments[places], rtol=1e-5, atol=1e-5)
@@ -197,7 +226,6 @@ def test_refuses_bad_requests_in_one_line(
 
     assert "another configuration: dtype is float32, not float16" in refusal(dtype="float16")
     assert "shard_size is 5, not 4" in refusal(shard_size=4)
-    assert "hold_out is None, not 3" in refusal(hold_out=3)
     assert "vae_sha256 is " in refusal(vae="bundled")
     assert contents(output) == before
     assert "multiples of 8" in refusal(image_size=36)
@@ -223,6 +251,7 @@ def test_moments_that_are_not_finite_are_refused_by_name(
         encode(tmp_path / "latents", settings | {"dtype": "float16"})
 
 
+@pytest.mark.usefixtures("small_presets")
 def test_trains_on_shards(
     command: Callable[..., None],
     refused: Callable[..., str],
@@ -246,6 +275,16 @@ def test_trains_on_shards(
     message = refused("train", *flags, *size, *elsewhere, "--vae", BUNDLED_VAE)
     assert f"made by the VAE {settings['vae']}, not " in message
     assert "scale 0.18215, not 1.0" in message
+    moved = shutil.copytree(settings["vae"], tmp_path / "moved")
+    rename = json.loads((output / "index.json").read_text()) | {"vae": str(tmp_path / "gone")}
+    (output / "index.json").write_text(json.dumps(rename))
+    message = refused("train", *flags, *size, *elsewhere)
+    assert f"name their VAE, {tmp_path / 'gone'}, which --vae replaces: expected a VAE's folder" in message
+    again = ("--output", tmp_path / "run", "--resume", "--vae", moved)
+    command("train", *flags, *size, *again, "--steps", 3)
+    checkpoint = tmp_path / "run" / "checkpoint-00000003"
+    info = json.loads((checkpoint / "run.json").read_text())["info"]
+    assert (info["vae"], info["recipe"]["vae"]) == (str(moved), settings["vae"])
     (output / "shard-00001.safetensors").rename(tmp_path / "elsewhere")
     assert "1 of 3 shards are missing" in refused("train", *flags, *size, *elsewhere)
     (output / "index.json").rename(output / ".header.json")
@@ -253,22 +292,18 @@ def test_trains_on_shards(
     assert not (tmp_path / "other").exists()
 
 
-def started(settings: dict[str, Any], output: Path, *launcher: str) -> subprocess.Popen:
-    words = [sys.executable, *launcher, "-m", "iptv2_diffusion.cli.data", "latents"]
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    command = [*words, *map(str, flags_of(settings)), "--output", str(output)]
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-
-
 @pytest.mark.slow
 def test_a_killed_run_goes_on(settings: dict[str, Any], tmp_path: Path) -> None:
     small = settings | {"shard_size": 1, "batch_size": 1}
     encode(tmp_path / "whole", small)
-    process = started(small, tmp_path / "parts")
+    words = [*map(str, flags_of(small)), "--output", str(tmp_path / "parts")]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "iptv2_diffusion.cli.data", "latents", *words]
+    process = subprocess.Popen(command, cwd=ROOT, env=environment)
     while process.poll() is None and not (tmp_path / "parts/shard-00001.safetensors").exists():
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.wait()
     assert not (tmp_path / "parts/index.json").exists()
     encode(tmp_path / "parts", small)
     assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
@@ -276,10 +311,8 @@ def test_a_killed_run_goes_on(settings: dict[str, Any], tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_make_the_files_of_one(settings: dict[str, Any], tmp_path: Path) -> None:
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    process = started(settings, tmp_path / "two", *launcher)
-    said = process.communicate()[0].decode()
-    assert process.returncode == 0, said
-    assert said.count("12 pictures of 2 classes are in") == 1
+    flags = ("latents", *flags_of(settings), "--output", tmp_path / "two")
+    said = forked.run(tmp_path / "said", "iptv2_diffusion.cli.data", *flags, ranks=2)
+    assert sum(part.out.count("12 pictures of 2 classes are in") for part in said) == 1
     encode(tmp_path / "one", settings)
     assert contents(tmp_path / "two") == contents(tmp_path / "one")

@@ -40,7 +40,7 @@ def test_draws_a_grid_and_pictures_that_carry_their_settings(command, tmp_path, 
 
 def test_a_picture_depends_on_its_seed_not_on_its_batch(command, tmp_path):
     flags = (*FAST, "--classes", "Objects", "--num-samples", 3)
-    command("sample", *flags, "--batch-size", 3, "--output", tmp_path / "whole")
+    command("sample", *flags, "--batch-size", 3, "--share-modulation", "--output", tmp_path / "whole")
     command("sample", *flags, "--batch-size", 2, "--output", tmp_path / "split")
     command("sample", *FAST, "--classes", "Objects", "--seed", 2, "--output", tmp_path / "single")
     for i in range(3):
@@ -77,7 +77,10 @@ def test_takes_the_next_free_folder_by_itself(command, tmp_path, monkeypatch):
         (("--guidance-channels", "5"), "5"),
         (("--guidance-interval", "0.9", "0.1"), "0.9"),
         (("--cfg-scale", "nan"), "finite"),
+        (("--share-modulation", "--compile"), "exclude each other"),
         (("--vae", "no-such-folder"), "no-such-folder"),
+        (("--cfg-scale", "1", "--guidance-channels", "3"), "--guidance-channels without effect: --cfg-scale 1"),
+        (("--cfg-scale", "1", "--guidance-interval", "0", "1", "--guide", "x"), "--guidance-interval, --guide without"),
     ],
 )
 def test_refuses_bad_flags_in_one_line_and_writes_nothing(refused, tmp_path, flags, words):

@@ -1,19 +1,15 @@
 """Sets of samples: the same from any number of processes and any batches, resumable, as ADM's evaluator reads them."""
 
 import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
 from argparse import ArgumentParser, Namespace
 from collections import Counter
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -21,7 +17,7 @@ from PIL import Image
 from torch import nn
 
 from iptv2_diffusion.cli import sample_many
-from iptv2_diffusion.cli.drawing import digest
+from iptv2_diffusion.cli.drawing import digest, named_labels
 from iptv2_diffusion.cli.sample_config import METADATA_KEY, SampleConfig, read_config
 from iptv2_diffusion.cli.sample_many import draw_labels
 from iptv2_diffusion.cli.sources import EMOJI
@@ -87,16 +83,10 @@ def test_what_is_written(whole: Path) -> None:
         assert arrays["arr_1"].tolist() == [1, 1, 8, 3, 3, 5, 1]
     assert record == {"seed": 4, "label": 3, "name": "Food & Drink"}
     settings = json.loads((whole / "settings.json").read_text())
-    expected = {
-        "num_samples": COUNT,
-        "seed": 0,
-        "class_draw": "random",
-        "sampler": "dpm++",
-        "steps": 2,
-        "cfg_scale": 1.5,
-    }
+    expected = {"num_samples": COUNT, "seed": 0, "class_draw": "random", "sampler": "dpm++", "steps": 2}
     expected |= {"ckpt": "bundled", "vae": "bundled", "ema": None, "quantise": "round", "size": 32, "precision": "fp32"}
-    expected |= {"guidance_channels": None, "guidance_interval": None, "cache_interval": 1, "batch_size": 3}
+    expected |= {"cfg_scale": 1.5, "guidance_channels": None, "guidance_interval": None}
+    expected |= {"cache_interval": 1, "batch_size": 3, "tf32": False}
     assert {name: settings[name] for name in expected} == expected
     assert settings["versions"].keys() == {"torch", "diffusers"}
     assert "output" not in settings
@@ -127,23 +117,10 @@ def test_batches_change_neither_noise_nor_labels_and_pixels_by_one_level(whole: 
 
 
 def test_two_processes_write_the_files_of_one(whole: Path, tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    shared |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "sample.py", *map(str, SET), "--batch-size", "3", "--output", str(tmp_path / "set")]
-    ranks = [os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
-    pipe = subprocess.PIPE
-    processes = [subprocess.Popen(command, env=env, cwd=ROOT, stderr=pipe, stdout=pipe, text=True) for env in ranks]
-    try:
-        shown = [process.communicate(timeout=300) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], shown
-    assert "7/7" in shown[0][1]  # the main process counts all
-    assert shown[1][0] == ""
+    flags = (*SET, "--batch-size", 3, "--output", tmp_path / "set")
+    main, other = forked.run(tmp_path / "processes", ROOT / "sample.py", *flags, ranks=2)
+    assert "7/7" in main.err  # the main process counts all
+    assert other.out == ""
     assert files(tmp_path / "set") == files(whole)
 
 
@@ -157,7 +134,7 @@ def test_goes_on_where_it_was_interrupted(whole: Path, tmp_path: Path, command, 
 
     flags = (*SET, "--batch-size", 3, "--output", tmp_path / "set")
     (tmp_path / "set").mkdir()
-    (tmp_path / "set" / ".settings.json").write_text("{")  # from a run that was killed at its very start
+    (tmp_path / "set" / ".settings.json.unfinished").write_text("{")  # from a run that was killed at its very start
     with monkeypatch.context() as patch:
         patch.setattr(sample_many, "draw", interrupted)
         with pytest.raises(SystemExit) as stop:
@@ -173,8 +150,55 @@ def test_goes_on_where_it_was_interrupted(whole: Path, tmp_path: Path, command, 
     assert (pictures / "000000.png").stat().st_mtime_ns == kept
     assert files(tmp_path / "set") == files(whole)
     drawn.clear()
+    settings = (tmp_path / "set" / "settings.json").read_bytes()
     command("sample", *flags, "--batch-size", 2)
     assert drawn == []
+    assert (tmp_path / "set" / "settings.json").read_bytes() == settings
+
+
+def test_settings_keep_what_differed_from_run_to_run(whole: Path, tmp_path: Path, command) -> None:
+    """Also of a set that was begun before they did."""
+    shutil.copytree(whole, tmp_path / "set")
+    file = tmp_path / "set" / "settings.json"
+    begun = json.loads(file.read_text())
+    (first,) = begun.pop("sessions")
+    del begun["tf32"]
+    file.write_text(json.dumps(begun | {"vae": "elsewhere/vae"}))
+    (tmp_path / "set" / "images" / "000" / "000006.png").unlink()
+    command("sample", *SET, "--batch-size", 1, "--output", tmp_path / "set")
+    settings = json.loads(file.read_text())
+    assert settings["sessions"] == [first | {"vae": "elsewhere/vae"}, first | {"batch_size": 1}]
+    assert (settings["vae"], settings["batch_size"], settings["tf32"]) == ("bundled", 1, False)
+
+
+def test_a_set_of_random_classes_grows_and_never_shrinks(whole: Path, tmp_path, command, refused, drawn) -> None:
+    shutil.copytree(whole, tmp_path / "set")
+    before = pixels(whole)
+    flags = (*SET, "--batch-size", 3, "--output", tmp_path / "set")
+    command("sample", *flags, "--num-samples", 10)
+    assert drawn == [[6, 7, 8], [9]]
+    np.testing.assert_array_equal(pixels(tmp_path / "set")[:COUNT], before)
+    with np.load(tmp_path / "set" / "samples.npz") as arrays, np.load(whole / "samples.npz") as old:
+        np.testing.assert_array_equal(arrays["arr_0"], pixels(tmp_path / "set"))
+        np.testing.assert_array_equal(arrays["arr_1"][:COUNT], old["arr_1"])
+        assert len(arrays["arr_1"]) == 10
+    with Image.open(tmp_path / "set" / "grid.png") as grid:
+        assert json.loads(grid.info[METADATA_KEY])["num_samples"] == 10
+    settings = json.loads((tmp_path / "set" / "settings.json").read_text())
+    assert (settings["num_samples"], len(settings["sessions"])) == (10, 1)
+    assert "num_samples 10 there and 7 here" in refused("sample", *flags)
+
+
+def test_sets_that_cannot_grow(whole: Path, tmp_path: Path, refused) -> None:
+    shutil.copytree(whole, tmp_path / "set")
+    file = tmp_path / "set" / "settings.json"
+    begun = json.loads(file.read_text())
+    flags = (*SET, "--num-samples", 10, "--batch-size", 3, "--output", tmp_path / "set")
+    file.write_text(json.dumps(begun | {"class_draw": "balanced"}))
+    assert "num_samples 7 there and 10 here" in refused("sample", *flags, "--class-draw", "balanced")
+    file.write_text(json.dumps(begun | {"format": "npz"}))
+    assert "samples.npz stands alone: without its pictures" in refused("sample", *flags, "--format", "npz")
+    assert (tmp_path / "set" / "samples.npz").is_file()
 
 
 def test_refuses_a_folder_that_was_begun_otherwise(whole: Path, tmp_path, refused, capsys) -> None:
@@ -203,7 +227,19 @@ def test_an_npz_alone_is_the_same_without_the_pictures(whole: Path, tmp_path, co
 
 def labels(**settings: Any) -> list[int]:
     config = SampleConfig(**{"output": Path("set"), "format": "png", "class_draw": "random"} | settings)
-    return draw_labels(config, SimpleNamespace(num_classes=10, label_ids=lambda names: names))
+    return draw_labels(config, SimpleNamespace(num_classes=10, id2label={}, label_ids=lambda names: names))
+
+
+def test_numbers_that_name_other_classes_are_refused() -> None:
+    folders = sorted(map(str, range(20)))
+    pipeline: Any = SimpleNamespace(id2label=dict(enumerate(folders)), label_ids=lambda names: names)
+    assert named_labels(SampleConfig(classes=("0", "1")), pipeline) == [0, 1]
+    for asked, message in (
+        ("2", "--classes 2 may mean class 2, whose name is 10, or class 12, whose name is 2"),
+        ("10", "--classes 10 may mean class 10, whose name is 18, or class 2, whose name is 10"),
+    ):
+        with pytest.raises(ValueError, match=f"^{message}$"):
+            named_labels(SampleConfig(classes=("0", asked)), pipeline)
 
 
 def test_random_classes_are_uniform_and_follow_the_seed() -> None:
@@ -242,6 +278,7 @@ def test_a_protocol_decides_and_its_settings_satisfy_it() -> None:
         (("--guide-ema", "0.999"), "--guide-ema 0.999, not None"),
         (("--classes", "3"), "--classes"),
         (("--size", "64"), "--size 64, not None"),
+        (("--precision", "bf16"), "--precision bf16, not fp32"),
     ],
 )
 def test_flags_that_contradict_the_protocol_are_named(flags: tuple[str, ...], words: str) -> None:
@@ -250,16 +287,23 @@ def test_flags_that_contradict_the_protocol_are_named(flags: tuple[str, ...], wo
     assert words in str(error.value)
 
 
-def test_a_protocol_end_to_end(tmp_path, command, monkeypatch, capsys) -> None:
+def test_what_could_never_be_scored_as_the_protocol_is_not_drawn(tmp_path, refused, drawn) -> None:
+    message = refused("sample", "--protocol", "dit-paper-cfg1.0", "--num-samples", 3, "--output", tmp_path / "set")
+    assert "--protocol dit-paper-cfg1.0: these samples would not be its own: " in message
+    assert "vae bundled instead of stabilityai/sd-vae-ft-ema" in message
+    assert drawn == []
+    assert not (tmp_path / "set").exists()
+
+
+def test_a_protocol_end_to_end(tmp_path, command, monkeypatch) -> None:
     """A short one; its pixels show that its quantisation is used."""
     options: dict[str, Any] = {"sampler": "ddpm", "steps": 2, "cfg_scale": 1.5, "guidance_channels": 3}
-    short = GenerationProtocol(**options, quantise="truncate", class_draw="balanced", vae="stabilityai/sd-vae-ft-ema")
+    short = GenerationProtocol(**options, quantise="truncate", class_draw="balanced", vae="bundled")
     monkeypatch.setitem(PROTOCOLS, "short", short)
     monkeypatch.setitem(QUANTISE, "truncate", lambda images: torch.full_like(images, 7))
     command("sample", "--protocol", "short", "--num-samples", 3, "--output", tmp_path / "set")
-    assert "will not be short's: vae bundled instead of" in capsys.readouterr().out
     settings = json.loads((tmp_path / "set" / "settings.json").read_text())
-    assert differences(replace(short, vae="bundled"), settings) == []
+    assert differences(short, settings) == []
     assert pixels(tmp_path / "set").shape == (3, 128, 128, 3)
     assert np.unique(pixels(tmp_path / "set")).tolist() == [7]
 
@@ -289,12 +333,16 @@ def test_a_model_that_guides_itself_draws_what_it_draws_unguided(tmp_path, comma
     ],
 )
 def test_refuses_bad_flags_in_one_line_and_writes_nothing(refused, tmp_path, flags, words) -> None:
-    assert words in refused("sample", "--format", "png", "--output", tmp_path / "new", *flags)
+    common = () if "--protocol" in flags else ("--cfg-scale", 1.5)
+    assert words in refused("sample", "--format", "png", "--output", tmp_path / "new", *common, *flags)
     assert not (tmp_path / "new").exists()
 
 
-def test_a_set_needs_a_folder_and_a_grid_one_process(refused, monkeypatch) -> None:
+def test_a_set_needs_a_folder_and_its_guidance_and_a_grid_one_process(refused, tmp_path, monkeypatch) -> None:
     assert "--output" in refused("sample", "--num-samples", 101)
+    for flags in (("--num-samples", 101), ("--format", "png"), ("--class-draw", "balanced")):
+        message = refused("sample", *flags, "--output", tmp_path / "new")
+        assert message.endswith("needs --cfg-scale or --protocol: the paper's Table 6 has 1.0 and 1.5")
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert "--format png" in refused("sample", "--num-samples", 100)
 

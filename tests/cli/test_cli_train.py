@@ -1,20 +1,21 @@
 """`train.py` on the bundled latents and on a folder of pictures."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import forked
 import pytest
+import small_train
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
+from iptv2_diffusion.cli.common import allow_tf32
 from iptv2_diffusion.cli.load import load_denoiser
+from iptv2_diffusion.cli.sample_config import METADATA_KEY
 from iptv2_diffusion.cli.sources import EMOJI
 
-ROOT = Path(__file__).resolve().parents[2]
 TINY = ("--model", "IPTV2-Ti-16", "--batch-size", 4, "--validate-every", "none", "--preview-every", "none")
 PICTURES = ("--model", "IPTV2-Ti", "--image-size", 64, "--batch-size", 4, "--workers", 0, "--seed", 3)
 
@@ -32,6 +33,7 @@ def assert_equal_weights(one: dict[str, dict], other: dict[str, dict]) -> None:
             assert tensor.equal(other[name][key]), (name, key)
 
 
+@pytest.mark.usefixtures("small_presets")
 def test_without_data_it_says_so_trains_on_the_bundled_set_and_can_be_sampled(command, tmp_path, capsys):
     looks = ("--preview-every", 2, "--validate-every", 2)
     command("train", "--model", "IPTV2-Ti-16", "--batch-size", 4, "--steps", 2, *looks, "--output", tmp_path / "run")
@@ -45,6 +47,7 @@ def test_without_data_it_says_so_trains_on_the_bundled_set_and_can_be_sampled(co
     assert (tmp_path / "drawn" / "000000.png").is_file()
 
 
+@pytest.mark.usefixtures("small_presets")
 def test_resume_equals_an_uninterrupted_run_bit_for_bit(command, tmp_path):
     # The learning rate follows --steps, so the first half stops early by checkpoint, not by a shorter schedule.
     constant = ("--schedule", "constant", "--lr-final", "none")
@@ -54,6 +57,25 @@ def test_resume_equals_an_uninterrupted_run_bit_for_bit(command, tmp_path):
     assert_equal_weights(weights(tmp_path / "constant", 4), weights(tmp_path / "halves", 4))
 
 
+@pytest.fixture
+def _switches_kept():
+    """torch's."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    yield
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+@pytest.mark.usefixtures("small_presets", "_switches_kept")
+@pytest.mark.parametrize("allowed", [True, False])
+def test_tf32_is_allowed_by_the_flag_alone(command, tmp_path, allowed):
+    allow_tf32(not allowed)
+    command("train", *TINY, "--steps", 1, *(() if allowed else ("--no-tf32",)), "--output", tmp_path / "run")
+    assert torch.backends.cuda.matmul.allow_tf32 == torch.backends.cudnn.allow_tf32 == allowed
+    record = json.loads((tmp_path / "run" / "checkpoint-00000001" / "run.json").read_text())
+    assert record["config"]["tf32"] == allowed
+
+
+@pytest.mark.usefixtures("small_presets")
 def test_compile_reaches_the_model(command, tmp_path, monkeypatch):
     compiled = []
     monkeypatch.setattr("iptv2_diffusion.backbone.compiling.compile_layers", compiled.append)
@@ -61,6 +83,7 @@ def test_compile_reaches_the_model(command, tmp_path, monkeypatch):
     assert [type(model).__name__ for model in compiled] == ["IPTV2Transformer2DModel"]
 
 
+@pytest.mark.usefixtures("small_presets")
 def test_trains_on_a_folder_of_pictures(command, tmp_path, small_vae, picture_folder):
     flags = (*PICTURES, "--vae", small_vae, "--data-path", picture_folder, "--steps", 2, "--log-every", 1)
     command("train", *flags, "--output", tmp_path / "run")
@@ -74,6 +97,9 @@ def test_trains_on_a_folder_of_pictures(command, tmp_path, small_vae, picture_fo
     scheduler = json.loads((tmp_path / "run/checkpoint-00000002/scheduler/scheduler_config.json").read_text())
     assert scheduler["variance_type"] == "learned_range"
     command("sample", "--ckpt", tmp_path / "run", "--steps", 2, "--classes", "odd", "--output", tmp_path / "drawn")
+    with Image.open(tmp_path / "drawn" / "000000.png") as picture:
+        record = json.loads(picture.info[METADATA_KEY])
+    assert (record["checkpoint"], record["training_steps"]) == ("checkpoint-00000002", 2)
 
 
 def test_refuses_bad_input_in_one_line(refused: Callable[..., str], tmp_path, small_vae, picture_folder):
@@ -128,21 +154,25 @@ def test_the_baseline_and_a_rectified_flow(command, refused, tmp_path):
 def test_fine_tuning_names_what_starts_afresh(command, refused, tmp_path, small_vae, picture_folder, capsys):
     """From the bundled pipeline, in its fused form: nine classes and no learned variance there."""
     new = ("--vae", small_vae, "--data-path", picture_folder, "--image-size", 128, "--workers", 0, "--steps", 1)
-    flags = (*TINY, *new, "--lr", 1e-9, "--init", EMOJI, "--output", tmp_path / "run")
-    command("train", *flags)
+    flags = (*TINY, *new, "--lr", 1e-9, "--output", tmp_path / "run")
+    command("train", *flags, "--init", EMOJI, "--resume")  # there is nothing to resume yet
     shapes = "label_embedding.weight (3x256, there 10x256), head.weight (8x96x3x3, there 4x96x3x3)"
     assert f"2 start afresh, 2 of other shapes: {shapes}" in capsys.readouterr().out
     before, after = load_denoiser(str(EMOJI)), load_denoiser(str(tmp_path / "run"))
+    command("train", *flags, "--steps", 2, "--resume")  # without --init
+    assert "Starting from" not in capsys.readouterr().out
     assert before.unfuse().config["num_classes"] == 9
     for name, tensor in before.state_dict().items():
         if name not in ("label_embedding.weight", "head.weight"):
             torch.testing.assert_close(after.state_dict()[name], tensor, rtol=0, atol=1e-6)
     other = ("--model", "DiT-Ti/2", *new, "--batch-size", 4, "--output", tmp_path / "other")
-    assert "none of the" in refused("train", *other, "--init", tmp_path / "run")
-    (tmp_path / "run" / "checkpoint-00000001" / "model" / "config.json").write_text('{"_class_name": "IPTV2Restorer"}')
+    message = "expected weights of class DiTDenoiser, got IPTV2Transformer2DModel"
+    assert message in refused("train", *other, "--init", tmp_path / "run")
+    (tmp_path / "run" / "checkpoint-00000002" / "model" / "config.json").write_text('{"_class_name": "IPTV2Restorer"}')
     assert "class IPTV2Restorer, expected" in refused("train", *other, "--init", tmp_path / "run")
 
 
+@pytest.mark.usefixtures("small_presets")
 @pytest.mark.parametrize("workers", [0, 1])
 def test_refuses_an_unreadable_picture_by_name(refused, tmp_path, small_vae, picture_folder, workers):
     damaged = picture_folder / "even" / "zz.png"
@@ -153,6 +183,7 @@ def test_refuses_an_unreadable_picture_by_name(refused, tmp_path, small_vae, pic
     assert "Traceback" not in message
 
 
+@pytest.mark.usefixtures("small_presets")
 def test_imagenet_folders_get_their_names(command, tmp_path, small_vae, picture_folder):
     for old, new in (("even", "n02099601"), ("odd", "n01440764")):
         (picture_folder / old).rename(picture_folder / new)
@@ -162,6 +193,7 @@ def test_imagenet_folders_get_their_names(command, tmp_path, small_vae, picture_
     assert names == ["tench, Tinca tinca", "golden retriever"]
 
 
+@pytest.mark.usefixtures("small_presets")
 def test_refuses_a_folder_that_holds_a_run(command, refused: Callable[..., str], tmp_path):
     command("train", *TINY, "--steps", 1, "--output", tmp_path / "run")
     assert "already holds a run" in refused("train", *TINY, "--steps", 2, "--output", tmp_path / "run")
@@ -175,19 +207,14 @@ def test_refuses_a_folder_that_holds_a_run(command, refused: Callable[..., str],
         assert f"another configuration: {name}" in message
 
 
-def launch(*flags: object, processes: int) -> None:
-    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes, "train.py"]
-    settings = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([str(w) for w in (*words, *flags)], cwd=ROOT, env=settings, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-
-
 @pytest.mark.slow
+@pytest.mark.usefixtures("small_presets")
 def test_two_processes_resume_bit_for_bit_and_see_the_data_of_one(tmp_path, command):
     constant = (*TINY, "--schedule", "constant", "--lr-final", "none", "--log-every", 1)
-    launch(*constant, "--steps", 4, "--output", tmp_path / "whole", processes=2)
-    launch(*constant, "--steps", 2, "--output", tmp_path / "halves", processes=2)
-    launch(*constant, "--steps", 4, "--output", tmp_path / "halves", "--resume", processes=2)
+    runs = {"whole": ("whole", 4), "first": ("halves", 2), "second": ("halves", 4, "--resume")}
+    for said, (output, steps, *more) in runs.items():
+        flags = (*constant, "--steps", steps, "--output", tmp_path / output, *more)
+        forked.run(tmp_path / f"{said} said", Path(small_train.__file__), *flags, ranks=2)
     assert_equal_weights(weights(tmp_path / "whole", 4), weights(tmp_path / "halves", 4))
     command("train", *constant, "--steps", 4, "--output", tmp_path / "one")
     losses = [

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import forked
 import numpy as np
 import pytest
 from PIL import Image
@@ -18,6 +19,7 @@ from iptv2_diffusion import IPTV2Restorer
 from iptv2_diffusion.cli.train_restoration import STAGES, _defaults
 
 ROOT = Path(__file__).resolve().parents[2]
+SMALL_TRAIN = ROOT / "tests" / "small_train.py"
 SMALL: dict[str, Any] = {"width": 8, "layers": (1, 1), "heads": (1, 1), "window": 8, "grid": 4}
 FLAGS = ("--model", "IPTV2-Ti", "--workers", 0, "--hold-out", 2, "--validation-size", 32)
 STAGE_FLAGS = ("--steps", 7, "--stages", "0:16x4", "2:24x2", "4:32x1", "5:40x1", "6:48x1")  # five, as the paper's
@@ -129,7 +131,8 @@ def test_resuming_needs_no_weights_to_start_from(command, refused, photos, tmp_p
     flags = (*never, "--lr-final", "none", "--task", "denoise-gray", "--sigma", 25, "--data-path", photos)
     command("train", *flags, "--steps", 1, "--output", tmp_path / "first")
     tuned = ("--output", tmp_path / "tuned")
-    command("train", *flags, *tuned, "--steps", 1, "--init", tmp_path / "first")
+    command("train", *flags, *tuned, "--steps", 1, "--resume", "--init", tmp_path / "first")
+    assert "Starting from" in capsys.readouterr().out
     other = refused("train", *flags, *tuned, "--steps", 2, "--resume", "--init", "another")
     assert "recipe.init" in other
     shutil.rmtree(tmp_path / "first")
@@ -159,14 +162,6 @@ def test_dry_run_prints_every_stage_and_writes_nothing(command, photos, tmp_path
     assert not (tmp_path / "run").exists()
 
 
-def train(*words: object) -> None:
-    """In processes of their own, which know nothing of the tiny preset."""
-    settings = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *map(str, words)]
-    done = subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
-
-
 @pytest.mark.slow
 def test_two_processes_train_every_stage_as_one_does(photos, tmp_path):
     """`--multi_gpu` is how the launcher starts several processes; the environment keeps them on CPUs, over gloo."""
@@ -174,8 +169,11 @@ def test_two_processes_train_every_stage_as_one_does(photos, tmp_path):
     every = ("--log-every", 1, "--validate-every", 3, "--preview-every", "none")
     flags = ("--task", "denoise-color", "--sigma", "5-55", *FLAGS, *stages, *every, "--data-path", photos)
     launcher = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", 2, "--main_process_port", 0)
-    train("train.py", *flags, "--output", tmp_path / "one")
-    train(*launcher, "train.py", *flags, "--output", tmp_path / "two")
+    forked.run(tmp_path / "said", SMALL_TRAIN, *flags, "--output", tmp_path / "one")
+    words = [sys.executable, *launcher, SMALL_TRAIN, *flags, "--output", tmp_path / "two"]
+    settings = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*map(str, words)], cwd=ROOT, env=settings, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
     one, two = records(tmp_path / "one"), records(tmp_path / "two")
     assert [record["step"] for record in two] == [1, 2, 3, 3, 4, 5, 6, 6, 7]
     for ours, theirs in zip(two, one, strict=True):

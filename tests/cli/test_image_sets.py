@@ -1,20 +1,18 @@
 """The same images from a folder and from .npz files, stored and deflated; statistics shared among processes."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
+import forked
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from iptv2_diffusion.cli import image_statistics
+from iptv2_diffusion.cli.drawing import save_png
 from iptv2_diffusion.cli.image_sets import ImageArray, ImageSet, PictureFolder, open_images, write_images
 from iptv2_diffusion.cli.image_statistics import measure, pixels_sha256, spaced
 from iptv2_diffusion.metrics.extractors import FEATURES, LOGITS, Extractor
@@ -52,7 +50,7 @@ def sets(pixels: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> dict[s
         file = root / "folder" / f"{index // 5}" / f"{index:06d}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture).save(file)
-    Image.fromarray(pixels[0]).save(root / "folder" / "grid.png")
+    save_png(pixels[0], root / "folder" / "grid.png", {})
     return {name: root / name for name in ("stored.npz", "deflated.npz", "folder")}
 
 
@@ -69,10 +67,32 @@ def test_batches(name: str, start: int, stop: int, sets: dict[str, Path], pixels
 
 def test_a_folder_may_hold_an_array_in_place_of_pictures(pixels: np.ndarray, tmp_path: Path) -> None:
     np.savez(tmp_path / "samples.npz", arr_0=pixels)
-    Image.fromarray(pixels[0]).save(tmp_path / "grid.png")
+    save_png(pixels[0], tmp_path / "grid.png", {})
     assert open_images(tmp_path).path == tmp_path / "samples.npz"
     Image.fromarray(pixels[0]).save(tmp_path / "000000.png")
     assert open_images(tmp_path).path == tmp_path
+
+
+def test_only_our_own_overview_is_no_picture(pixels: np.ndarray, tmp_path: Path) -> None:
+    for name in ("000000.png", "grid.png", "class/grid.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(pixels[0]).save(tmp_path / name)
+    assert open_images(tmp_path).count == 3
+    for name in ("grid.png", "class/grid.png"):
+        save_png(pixels[0], tmp_path / name, {})
+    assert open_images(tmp_path).count == 2
+
+
+def test_only_chosen_pictures_are_read(
+    sets: dict[str, Path], pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, read = open_images(sets["folder"]), PictureFolder._pixels
+    opened: list[str] = []
+    monkeypatch.setattr(PictureFolder, "_pixels", lambda self, file: opened.append(file) or read(self, file))
+    found = list(images.chosen([1, 4, 9], 2))
+    np.testing.assert_array_equal(np.concatenate(found), pixels[[1, 4, 9]])
+    assert [len(batch) for batch in found] == [2, 1]
+    assert len(opened) == 3
 
 
 def test_one_hash_for_the_same_pixels(sets: dict[str, Path], pixels: np.ndarray, tmp_path: Path) -> None:
@@ -181,24 +201,8 @@ def test_the_cache_knows_content_not_names(
 
 
 def test_two_processes_find_what_one_finds(sets: dict[str, Path], tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    paths = os.pathsep.join(map(str, (Path(__file__).parent, Path(__file__).parents[2])))
-    shared |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
-    code = "import sys, test_image_sets; test_image_sets.measure_and_write(*sys.argv[1:])"
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(sets["deflated.npz"]), str(tmp_path / f"{rank}.json")],
-            env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    errors = [process.communicate(timeout=120)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], errors
+    (tmp_path / "script.py").write_text("import sys, test_image_sets; test_image_sets.measure_and_write(*sys.argv[1:])")
+    forked.run(tmp_path / "processes", tmp_path / "script.py", sets["deflated.npz"], tmp_path, ranks=2)
     whole = written(open_images(sets["folder"]))
     for rank in range(2):
         found = json.loads((tmp_path / f"{rank}.json").read_text())
@@ -207,13 +211,14 @@ def test_two_processes_find_what_one_finds(sets: dict[str, Path], tmp_path: Path
             np.testing.assert_allclose(found[name], whole[name], rtol=1e-12, err_msg=name)
 
 
-def measure_and_write(path: str, output: str) -> None:
+def measure_and_write(path: str, folder: str) -> None:
     """What each of several processes does."""
     from accelerate import PartialState
 
-    assert PartialState(cpu=True).num_processes == 2
-    Path(output).write_text(json.dumps(written(open_images(Path(path)))))
-    PartialState().destroy_process_group()
+    state: Any = PartialState(cpu=True)
+    assert state.num_processes == 2
+    (Path(folder) / f"{state.process_index}.json").write_text(json.dumps(written(open_images(Path(path)))))
+    state.destroy_process_group()
 
 
 def written(images: ImageSet) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from iptv2_diffusion.data import hf_pictures
-from iptv2_diffusion.data.hf_pictures import HFPictures, is_hf_folder
+from iptv2_diffusion.data.hf_pictures import HFPictures, hf_files
 
 LABELS = (1, 0, 1)
 pytestmark = pytest.mark.filterwarnings("ignore:Cannot locate")  # of dill, which `datasets` hashes with
@@ -61,7 +61,7 @@ def write_parquet(rows: Any, file: Path, *, with_path: bool = True) -> None:
 
 
 def test_pictures_beside_their_metadata(datasets: Any, folder: Path) -> None:
-    assert is_hf_folder(folder)
+    assert hf_files(folder)
     pictures = HFPictures(folder)
     assert len(pictures) == 3
     assert pictures.classes == ("0", "1")
@@ -85,7 +85,7 @@ def test_saved_data_sets_are_read_the_same(datasets: Any, folder: Path, tmp_path
     else:
         write_parquet(reversed_rows, root / "train-00000-of-00001.parquet")
         write_parquet(rows.select([0]), root / "validation-00000-of-00001.parquet")
-    assert is_hf_folder(root)
+    assert hf_files(root)
     pictures, reference = HFPictures(root), HFPictures(folder)
     assert pictures.classes == ("ant", "bee")
     assert first_pixels(pictures) == first_pixels(reference)[::-1]
@@ -123,5 +123,5 @@ def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyP
 
 
 def test_other_folders_are_none(tmp_path: Path, emoji_folder: Path) -> None:
-    assert not is_hf_folder(emoji_folder)
-    assert not is_hf_folder(tmp_path / "absent")
+    assert not hf_files(emoji_folder)
+    assert not hf_files(tmp_path / "absent")

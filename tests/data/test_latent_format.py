@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from iptv2_diffusion.data.latent_format import (
     begin,
+    continued,
     finish,
     is_latent_folder,
     read_index,
@@ -75,7 +76,6 @@ def test_a_shard_that_is_not_whole_is_to_be_written_again(tmp_path: Path, size: 
         ("flip", False, "flip is True, not False"),
         ("dtype", "float16", "dtype is float32, not float16"),
         ("shard_size", 4, "shard_size is 3, not 4"),
-        ("hold_out", 10, "hold_out is None, not 10"),
         ("content", "1" * 64, "content is "),
         ("classes", ("a", "b", "d"), r"classes is \('a', 'b', 'c'\), not \('a', 'b', 'd'\)"),
     ],
@@ -95,7 +95,35 @@ def test_another_configuration_is_refused(tmp_path: Path, field: str, value: obj
 def test_a_shard_of_another_configuration_does_not_count(tmp_path: Path) -> None:
     write_shards(tmp_path)
     assert unfinished_shards(tmp_path, replace(HEADER, scale=1.0)) == [0, 1, 2]
-    assert unfinished_shards(tmp_path, replace(HEADER, vae="elsewhere")) == []
+    assert unfinished_shards(tmp_path, replace(HEADER, vae="elsewhere", hold_out=10)) == []
+
+
+def test_another_share_is_held_out_without_touching_a_shard(tmp_path: Path) -> None:
+    write_shards(tmp_path, hold_out=2)
+    shards = contents(tmp_path)
+    begin(tmp_path, HEADER)
+    finish(tmp_path, continued(tmp_path, HEADER))
+    assert read_index(tmp_path)[0] == HEADER
+    assert contents(tmp_path) == shards | {"index.json": (tmp_path / "index.json").read_bytes()}
+    assert (tmp_path / "index.json").read_bytes() != shards["index.json"]
+
+
+def test_older_shards_whose_hash_covers_what_is_held_out(tmp_path: Path) -> None:
+    """They stay what they are, and fit what their training runs recorded; another share can be held out of them, too."""
+    write_shards(tmp_path, hold_out=10, hashed_hold_out=10)
+    path = tmp_path / "index.json"
+    older = json.loads(path.read_text("utf-8"))
+    del older["hashed_hold_out"]
+    path.write_text(json.dumps(older))
+    header, _ = read_index(tmp_path)
+    assert header.sha256 == "6655540d9aaa84d1f86587b79c26961792aa0539a2a4e0a4736fd16c97eef698"
+    wanted = replace(HEADER, hold_out=3)
+    assert unfinished_shards(tmp_path, wanted) == [0, 1, 2]
+    begin(tmp_path, wanted)
+    assert unfinished_shards(tmp_path, continued(tmp_path, wanted)) == []
+    finish(tmp_path, continued(tmp_path, wanted))
+    found, _ = read_index(tmp_path)
+    assert (found.hold_out, found.sha256) == (3, header.sha256)
 
 
 def test_other_things_in_the_folder_are_refused(tmp_path: Path) -> None:
@@ -118,7 +146,7 @@ def test_other_things_in_the_folder_are_refused(tmp_path: Path) -> None:
 def test_a_strange_index_is_refused(tmp_path: Path, change: dict[str, object], said: str) -> None:
     write_shards(tmp_path)
     index = json.loads((tmp_path / "index.json").read_text("utf-8")) | change
-    index = {name: value for name, value in index.items() if value is not None or name == "hold_out"}
+    index = {name: value for name, value in index.items() if value is not None or "hold_out" in name}
     (tmp_path / "index.json").write_text(json.dumps(index))
     with pytest.raises(ValueError, match=said):
         read_index(tmp_path)

@@ -1,5 +1,6 @@
 """Small stand-ins for the denoiser and the VAE, with answers that can be written down."""
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -77,11 +78,16 @@ def levels(t: Tensor, prediction_type: str) -> tuple[Tensor, Tensor]:
 
 def alpha_cumprod(t: Tensor) -> Tensor:
     """Of the paper's schedule in float64, also between timesteps (where Euler's sigmas are interpolated linearly)."""
-    table = (1 - paper_scheduler().betas.double()).cumprod(0)
+    table = _paper_alphas()
     sigmas = ((1 - table) / table).sqrt()
     low = t.double().floor().long()
     high = (low + 1).clamp(max=len(table) - 1)
     return 1 / (1 + torch.lerp(sigmas[low], sigmas[high], t.double() - low) ** 2)
+
+
+@cache
+def _paper_alphas() -> Tensor:
+    return (1 - paper_scheduler().betas.double()).cumprod(0)
 
 
 def tiny_vae(**overrides: object) -> AutoencoderKL:
@@ -103,7 +109,8 @@ def real_pipeline(name: str = "ddpm", **options: Any) -> Any:
     """The smallest real denoiser, moved off its zero initialisation."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = create_denoiser("IPTV2-Ti", sample_size=16, num_classes=5, width=8, cond_dim=16, grid=4)
+        small: dict[str, Any] = {"width": 8, "layers": (1, 2), "heads": (1, 2), "cond_dim": 16, "grid": 4}
+        model = create_denoiser("IPTV2-Ti", sample_size=16, num_classes=5, **small)
         for parameter in model.parameters():
             if parameter.abs().max() == 0:
                 torch.nn.init.normal_(parameter, std=0.05)

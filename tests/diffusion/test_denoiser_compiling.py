@@ -35,7 +35,7 @@ def test_gradient_checkpointing_recomputes_every_layer() -> None:
     assert sorted(calls) == sorted(2 * list(range(7)))
 
 
-SHALLOW: dict[str, Any] = {"layers": (1, 2)}  # still both attentions, and two levels: tracing takes seconds a layer
+SHALLOW: dict[str, Any] = {"layers": (0, 2)}  # still both attentions, and two levels: tracing takes seconds a layer
 
 
 def compiled_equals_eager(backend: str, size: tuple[int, int], **fields: Any) -> None:
@@ -58,7 +58,7 @@ def test_compiles_as_one_graph() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fields", [{}, {"parallel": True, "layers": (2, 2), "shift": "cyclic"}], ids=str)
+@pytest.mark.parametrize("fields", [{}, {"parallel": True, "shift": "cyclic"}], ids=str)
 def test_compiles_with_inductor(fields: dict[str, Any]) -> None:
     compiled_equals_eager("inductor", (16, 16), **fields)
 
@@ -68,7 +68,7 @@ def test_compiles_with_inductor(fields: dict[str, Any]) -> None:
 def test_layers_compile_one_by_one() -> None:
     """diffusers' compile_repeated_blocks."""
     torch.compiler.reset()
-    model, args = make(), inputs()
+    model, args = make(**SHALLOW), inputs()
     expected = run(model, *args)
     model.compile_repeated_blocks(fullgraph=True, backend="eager")
     torch.testing.assert_close(run(model, *args), expected, **CLOSE)

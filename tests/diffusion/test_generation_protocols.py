@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from iptv2_diffusion.diffusion.latents import QUANTISE
-from iptv2_diffusion.diffusion.protocols import PROTOCOLS, differences, find_protocol
+from iptv2_diffusion.diffusion.protocols import PAPER_SCHEDULE, PROTOCOLS, differences, find_protocol
 from iptv2_diffusion.diffusion.published import FIGURES, TABLE_6
-from iptv2_diffusion.diffusion.schedule import SCHEDULERS
+from iptv2_diffusion.diffusion.schedule import SCHEDULERS, paper_scheduler
 from iptv2_diffusion.diffusion.vae_files import SD_VAE
 
 GUIDED = find_protocol("dit-paper-cfg1.5")
@@ -26,6 +26,8 @@ def test_the_protocols_of_table_6() -> None:
     assert (GUIDED.quantise, GUIDED.class_draw, GUIDED.vae) == ("truncate", "random", SD_VAE)
     assert GUIDED.sampler in SCHEDULERS
     assert GUIDED.quantise in QUANTISE
+    assert (GUIDED.precision, GUIDED.size, GUIDED.model) == ("fp32", 256, {"num_classes": 1000})
+    assert GUIDED.scheduler_config == {name: paper_scheduler().config[name] for name in PAPER_SCHEDULE}
     assert find_protocol("dit-paper-cfg1.0") == replace(GUIDED, cfg_scale=1.0)
     with pytest.raises(ValueError, match=r"unknown protocol 'dit': expected one of dit-paper-cfg1\.0, dit-paper"):
         find_protocol("dit")
@@ -50,6 +52,23 @@ def test_the_protocols_of_table_6() -> None:
         ({"cache_interval": 1, "classes": [], "guide": None}, []),
         ({"guide_ema": "0.999"}, ["guide_ema 0.999 instead of None"]),
         ({"class_draw": "balanced"}, ["class_draw balanced instead of random"]),
+        ({"precision": "fp16", "size": 128}, ["precision fp16 instead of fp32", "size 128 instead of 256"]),
+        ({"model": {"num_classes": 9, "width": 88}}, ["model.num_classes 9 instead of 1000"]),
+        ({"model": None}, ["model.num_classes unknown instead of 1000"]),
+        (
+            {"scheduler_config": PAPER_SCHEDULE | {"variance_type": "fixed_small", "num_train_timesteps": 100}},
+            [
+                "scheduler_config.num_train_timesteps 100 instead of 1000",
+                "scheduler_config.variance_type fixed_small instead of learned_range",
+            ],
+        ),
+        (
+            {"scheduler_config": PAPER_SCHEDULE | {"beta_schedule": "scaled_linear", "beta_end": 0.012}},
+            [
+                "scheduler_config.beta_schedule scaled_linear instead of linear",
+                "scheduler_config.beta_end 0.012 instead of 0.02",
+            ],
+        ),
     ],
 )
 def test_departures_are_named(changes: dict[str, Any], expected: list[str]) -> None:
@@ -60,7 +79,9 @@ def test_settings_that_are_missing_depart() -> None:
     written = as_written()
     del written["steps"]
     assert differences(GUIDED, written) == ["steps unknown instead of 250"]
-    assert len(differences(GUIDED, {})) == 8
+    assert len(differences(GUIDED, {})) == 21
+    anything = replace(GUIDED, size=None, model={}, scheduler_config={})
+    assert len(differences(anything, {})) == 9
 
 
 def test_without_guidance_its_channels_do_not_matter() -> None:

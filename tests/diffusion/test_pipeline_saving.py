@@ -1,9 +1,8 @@
 import logging
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 import torch
 from dummy import GaussianDenoiser, real_pipeline, seeded, tiny_vae
@@ -43,8 +42,8 @@ def test_round_trip_in_this_process_and_a_fresh_one(
     for name, weight in loaded.transformer.state_dict().items():
         assert torch.equal(weight, pipe.transformer.state_dict()[name]), name
     output = tmp_path / "images.pt"
-    command = [sys.executable, "-c", FRESH_PROCESS, str(tmp_path / "saved"), str(output)]
-    subprocess.run(command, check=True, capture_output=True, cwd=Path(__file__).parents[2])
+    (tmp_path / "script.py").write_text(FRESH_PROCESS)
+    forked.run(tmp_path / "process", tmp_path / "script.py", tmp_path / "saved", output)
     torch.testing.assert_close(torch.load(output, weights_only=True), expected, rtol=0, atol=1e-4)
 
 

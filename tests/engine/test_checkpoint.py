@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import torch
-from toy import ToyNet, ToyTask, tensors, toy_config
+from toy import ToyNet, ToyTask, assert_same_checkpoint, records, tensors, toy_config
 
 from iptv2_diffusion.engine import averages, fit, newest, read_run
 from iptv2_diffusion.engine.checkpoint import best_figure
@@ -101,10 +101,35 @@ def test_the_best_survives_a_kill_while_it_is_replaced(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["best"]
 
 
-def test_nothing_to_resume(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nothing to resume in"):
-        fit(ToyTask(), toy_config(tmp_path / "absent", resume=True))
-    assert not (tmp_path / "absent").exists()
+def test_resuming_what_has_no_checkpoint_yet_starts_from_the_first_step(trained, tmp_path):
+    """Whatever the recipe was: one command line serves a queue that starts it again and again."""
+    for name, stats in (("absent", None), ("empty", None), ("killed", '{"step": 2, "loss": 99.0}\n{"step": 3, "lo')):
+        output = tmp_path / name
+        if name != "absent":
+            output.mkdir()
+        if stats:
+            (output / "stats.jsonl").write_text(stats)
+            (output / ".checkpoint-00000003").mkdir()
+        assert resume(output, steps=3, validate_every=3) == 3
+        assert records(output) == records(trained[0])
+        assert_same_checkpoint(output / "checkpoint-00000003", trained[0] / "checkpoint-00000003")
+
+
+def test_the_best_of_another_recipe_is_not_mixed_in(tmp_path):
+    class Kept(ToyTask):
+        monitor = "loss"
+
+    fit(Kept(), toy_config(tmp_path, steps=3, validate_every=3))
+    shutil.rmtree(tmp_path / "checkpoint-00000003")
+    with pytest.raises(ValueError, match=r"/best was trained with another configuration: lr \(0.01 then, 0.02 now\)$"):
+        fit(Kept(), toy_config(tmp_path, resume=True, lr=0.02))
+    assert fit(Kept(), toy_config(tmp_path, resume=True)) == 6
+
+
+def test_an_incomplete_folder_is_in_the_way_of_a_run_that_starts_afresh_too(tmp_path):
+    (tmp_path / "checkpoint-00000003").mkdir()
+    with pytest.raises(ValueError, match=r"checkpoint-00000003 has no run.json"):
+        resume(tmp_path)
 
 
 def test_another_configuration_is_refused_by_name(run):

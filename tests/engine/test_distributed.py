@@ -2,11 +2,9 @@
 
 import json
 import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
 import torch
 from denoising import DenoisingTask
@@ -16,33 +14,15 @@ from toy import ToyTask, assert_same_checkpoint, losses, records, tensors, toy_c
 from iptv2_diffusion.engine import fit
 
 SCRIPT = Path(__file__).with_name("runs.py")
-TWENTY = {
-    "steps": 20,
+TEN = {
+    "steps": 10,
     "micro_batch": 2,
     "clip": 1.0,
-    "checkpoint_every": 20,
+    "checkpoint_every": 10,
     "ema": ["0.9", "power-0.1"],
     "batch_size": 4,
 }
 SHARDED = {"micro_batch": 2, "clip": 0.5, "ema": ["0.9", "power-0.1"]}
-
-
-def train_with_two_processes(runs: list[dict]) -> list[subprocess.CompletedProcess]:
-    """Trains the toy once per entry of `runs`, as a launcher would start it, over gloo."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    shared |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parents[2])}
-    command = [sys.executable, str(SCRIPT), json.dumps(runs, default=str)]
-    ranks = [os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
-    processes = [subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) for env in ranks]
-    try:
-        errors = [process.communicate(timeout=600)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    return [subprocess.CompletedProcess(command, p.returncode, "", e) for p, e in zip(processes, errors, strict=True)]
 
 
 @pytest.fixture(scope="module")
@@ -55,14 +35,13 @@ def two(tmp_path_factory) -> Path:
         {"output": output / "micro", "micro_batch": 3},
         {"output": output / "stopped", "steps": 50, "checkpoint_every": 100, "signal_at": 2 * 8 + 5},
         {"output": output / "broken", "breaks_at": 4 * 8 + 5},
-        {"output": output / "denoiser", "task": "denoiser", **TWENTY},
+        {"output": output / "denoiser", "task": "denoiser", **TEN},
         {"output": output / "sharded", "sharded": True, **SHARDED},
         {"output": output / "sharded-parts", "sharded": True, **SHARDED, "steps": 3},
         {"output": output / "sharded-parts", "sharded": True, **SHARDED, "resume": True},
-        {"output": output / "sharded-denoiser", "sharded": True, "task": "denoiser", **TWENTY, "steps": 4},
+        {"output": output / "sharded-denoiser", "sharded": True, "task": "denoiser", **TEN, "steps": 4},
     ]
-    for process in train_with_two_processes(runs):
-        assert process.returncode == 0, process.stderr
+    forked.run(output / "processes", SCRIPT, json.dumps(runs, default=str), ranks=2)
     return output
 
 
@@ -102,11 +81,11 @@ def test_a_broken_loss_in_one_process_stops_both(two):
 @pytest.fixture(scope="module")
 def one_denoiser(tmp_path_factory) -> Path:
     output = tmp_path_factory.mktemp("one")
-    fit(DenoisingTask(), toy_config(output, **TWENTY))
+    fit(DenoisingTask(), toy_config(output, **TEN))
     return output
 
 
-@pytest.mark.parametrize(("name", "steps"), [("denoiser", 20), ("sharded-denoiser", 4)])
+@pytest.mark.parametrize(("name", "steps"), [("denoiser", 10), ("sharded-denoiser", 4)])
 def test_a_denoiser_logs_the_same_on_one_and_two_processes(two, one_denoiser, name, steps):
     """Also the loss of late timesteps, which most micro-batches and some steps have not at all."""
     both, alone = records(two / name), records(one_denoiser)[:steps]
@@ -120,7 +99,7 @@ def test_a_denoiser_logs_the_same_on_one_and_two_processes(two, one_denoiser, na
 def test_a_denoiser_learns_the_same_on_one_and_two_processes(two, one_denoiser):
     files = ("model", "ema/power-0.1")
     weights = [
-        [load_file(run / "checkpoint-00000020" / name / "diffusion_pytorch_model.safetensors") for name in files]
+        [load_file(run / "checkpoint-00000010" / name / "diffusion_pytorch_model.safetensors") for name in files]
         for run in (two / "denoiser", one_denoiser)
     ]
     torch.testing.assert_close(*weights, rtol=0, atol=1e-5)

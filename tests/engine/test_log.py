@@ -56,6 +56,17 @@ def test_weights_and_biases_get_what_the_record_gets(tmp_path, monkeypatch):
     assert (tmp_path / "run" / "tensorboard").is_dir()
 
 
+def test_a_run_of_weights_and_biases_is_continued_however_it_ended(tmp_path, monkeypatch):
+    wandb, found = Project(), []
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    for output, resume in (("run", False), ("run", True), ("other", True)):
+        fit(ToyTask(), toy_config(tmp_path / output, tracker=("wandb",), steps=3, resume=resume))
+        found.append(wandb.settings["id"])
+        assert wandb.settings["resume"] == "allow"
+    assert found[0] == found[1] != found[2]
+    assert len(found[0]) == 16
+
+
 def test_an_absent_tracker_is_named_before_any_work(tmp_path, monkeypatch):
     monkeypatch.setattr(log, "find_spec", lambda name: None if name == "wandb" else object())
     with pytest.raises(ValueError, match=r"^tracker: wandb is not installed here \(pip install wandb\)$"):

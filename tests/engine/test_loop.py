@@ -15,7 +15,8 @@ import pytest
 import torch
 from toy import ToyNet, ToyTask, assert_same_checkpoint, losses, records, tensors, toy_config
 
-from iptv2_diffusion.engine import averages, fit, newest, read_run
+from iptv2_diffusion.engine import averages, fit, loop, newest, read_run
+from iptv2_diffusion.engine.checkpoint import expected_bytes
 
 
 def test_training_equals_a_plain_loop(tmp_path):
@@ -96,6 +97,53 @@ def test_scalars_with_weights_are_means_over_the_samples_that_have_them(tmp_path
     assert record["heavy"] == pytest.approx((loss * torch.arange(8)).sum().item() / 28, rel=1e-5)
     assert "first" not in later
     assert "heavy" in later
+
+
+@pytest.mark.parametrize("stop", [3, 4])
+def test_a_record_has_the_means_since_the_one_before_also_after_an_interruption(tmp_path, stop):
+    class Weighted(ToyTask):
+        def loss(self, model, batch):
+            loss, scalars = super().loss(model, batch)
+            return loss, {**scalars, "third": (loss, ((batch["position"] >= 18) & (batch["position"] < 21)).float())}
+
+    fit(Weighted(), toy_config(tmp_path / "every"))
+    fit(Weighted(), toy_config(tmp_path / "whole", log_every=2))
+    fit(Weighted(), toy_config(tmp_path / "parts", log_every=2, steps=stop))
+    fit(Weighted(), toy_config(tmp_path / "parts", log_every=2, resume=True))
+    assert records(tmp_path / "whole") == records(tmp_path / "parts")
+    singles = [record for record in records(tmp_path / "every") if "loss" in record]
+    pairs = [record for record in records(tmp_path / "whole") if "loss" in record]
+    assert [record["step"] for record in pairs] == [2, 4, 6]
+    for pair, *two in zip(pairs, singles[::2], singles[1::2], strict=True):
+        for name in ("loss", "size"):
+            assert pair[name] == pytest.approx((two[0][name] + two[1][name]) / 2, rel=1e-6)
+        assert pair["grad_norm"] == two[1]["grad_norm"]
+    assert ["third" in record for record in pairs] == [False, True, False]
+    assert pairs[1]["third"] == pytest.approx(singles[2]["third"], rel=1e-6)
+
+
+def test_checkpoints_without_sums_are_resumed(tmp_path):
+    fit(ToyTask(), toy_config(tmp_path, steps=3, log_every=2))
+    path = tmp_path / "checkpoint-00000003" / "run.json"
+    record = read_run(path.parent)
+    assert record.pop("since_last_record").keys() == {"loss", "size"}
+    path.write_text(json.dumps(record))
+    fit(ToyTask(), toy_config(tmp_path, log_every=2, resume=True))
+    assert [record["step"] for record in records(tmp_path) if "loss" in record] == [2, 4, 6]
+
+
+def test_a_disk_that_will_be_full_is_announced(tmp_path, monkeypatch, caplog):
+    fit(ToyTask(), toy_config(tmp_path / "small", steps=1))
+    assert "checkpoint" not in caplog.text
+    monkeypatch.setattr(loop, "LARGE", 2500)
+    fit(ToyTask(), toy_config(tmp_path / "kept", steps=3, keep=2, checkpoint_every=1))
+    assert "checkpoint" not in caplog.text
+    # 58 parameters of 4 bytes: the weights, two moments, two averages, 1160 bytes in all.
+    fit(ToyTask(), toy_config(tmp_path / "large", steps=3, checkpoint_every=1, ema=("0.9", "0.5")))
+    assert "a checkpoint takes about 0.0 GB; all 3 are kept, 0 GB (--keep N keeps the newest N)" in caplog.text
+    assert expected_bytes(ToyNet(), 2) == 1160
+    files = sum(path.stat().st_size for path in (tmp_path / "large" / "checkpoint-00000003").rglob("*.safetensors"))
+    assert files > 3 * 4 * 58
 
 
 def test_global_random_state_is_resumed_and_otherwise_untouched(tmp_path):

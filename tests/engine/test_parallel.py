@@ -10,10 +10,10 @@ import torch
 from accelerate.commands.config.config_args import load_config_from_file
 from denoising import DenoisingTask
 from torch.utils._python_dispatch import TorchDispatchMode
-from toy import toy_config
+from toy import ToyTask, toy_config
 
 from iptv2_diffusion import IPTV2Transformer2DModel
-from iptv2_diffusion.engine import parallel
+from iptv2_diffusion.engine import fit, parallel
 from iptv2_diffusion.layers.norm import BiasFreeNorm
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "accelerate"
@@ -117,6 +117,30 @@ def test_other_kinds_of_sharding_are_refused(tmp_path, monkeypatch):
     Fake.distributed_type, Fake.state = parallel.DistributedType.DEEPSPEED, SimpleNamespace(deepspeed_plugin=plugin)
     with pytest.raises(ValueError, match=r"expected zero_stage 1 or 2 .*, got 3"):
         parallel.make_accelerator(config)
-    plugin.zero_stage = 2
+    plugin.zero_stage, plugin.deepspeed_config = 2, {"gradient_accumulation_steps": 4}
+    with pytest.raises(ValueError, match=r"gradient_accumulation_steps to be 1, got 4: --micro-batch decides$"):
+        parallel.make_accelerator(config)
+    plugin.deepspeed_config = {}
     parallel.make_accelerator(config)
     assert plugin.deepspeed_config == {"gradient_clipping": 0.5, "train_micro_batch_size_per_gpu": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("MIXED_PRECISION", "fp16", "mixed_precision to be no, got fp16: --precision decides, and is no"),
+        ("MIXED_PRECISION", "bf16", "mixed_precision to be no, got bf16: --precision decides, and is no"),
+        ("GRADIENT_ACCUMULATION_STEPS", "2", "gradient_accumulation_steps to be 1, got 2: --micro-batch decides"),
+    ],
+)
+def test_a_launcher_that_wants_what_the_loop_does_is_refused(tmp_path, monkeypatch, name, value, message):
+    monkeypatch.setenv(f"ACCELERATE_{name}", value)
+    with pytest.raises(ValueError, match=f"^expected accelerate's {message}$"):
+        fit(ToyTask(), toy_config(tmp_path / "absent"))
+    assert not (tmp_path / "absent").exists()
+
+
+def test_a_launcher_may_say_what_the_flags_say(tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
+    assert parallel.make_accelerator(toy_config(tmp_path, precision="bf16")).mixed_precision == "no"

@@ -12,6 +12,8 @@ import pytest
 import scipy.linalg
 import torch
 from PIL import Image
+from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 
 from eval import fid
 from iptv2_diffusion.cli import evaluate
@@ -130,6 +132,112 @@ def test_figures_in_another_feature_space_are_named_after_it(folder: Path, call:
     assert set(found["samples"]["drawing"].values()) == {"unknown"}
 
 
+def test_without_output_the_record_is_beside_the_samples(folder: Path, call: Call, refused: Call) -> None:
+    """A second scoring gets a name of its own."""
+    flags = ("--reference", "real.npz", "--features", "toy")
+    for name in ("scores-toy-24.json", "scores-toy-24-2.json"):
+        assert f"The record is samples/{name}" in call("--samples", "samples", *flags)
+    assert "The record is scores-toy-24.json" in call("--samples", "samples.npz", *flags)
+    found, again = record("samples/scores-toy-24.json"), record("samples/scores-toy-24-2.json")
+    assert found["figures"].keys() == again["figures"].keys()
+    assert found["packages"].keys() == {"iptv2_diffusion", "torch", "numpy", "torch_fidelity"}
+    (folder / "samples" / "settings.json").write_text(json.dumps({**PROTOCOL, "num_samples": COUNT}))
+    shown = call("--samples", "samples", *flags, "--protocol", "dit-paper-cfg1.5")
+    assert "samples/scores-toy-dit-paper-cfg1.5-24.json" in shown
+    assert len(list((folder / "cache").iterdir())) == 1  # of the reference
+
+
+def test_a_folder_that_takes_no_record_is_refused_at_once(
+    folder: Path, refused: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # which holds for root, too
+    assert "the record cannot be written to samples: pass --output" in refused(
+        "--samples", "samples", "--reference", "real", "--features", "toy"
+    )
+    assert not (folder / "cache").exists()
+
+
+OWN = """
+import torch
+from iptv2_diffusion.metrics.extractors import FEATURES, Extractor
+
+def extract(images):
+    return {FEATURES: images.float().mean((2, 3))}
+
+def make(device):
+    kinds = {FEATURES: 3}
+    return Extractor(name="inception-v3-adm", weights_sha256="3" * 64, dimensions=kinds, device=device, extract=extract)
+
+def nothing(device):
+    return None
+
+def bare():
+    return None
+"""
+
+
+def test_features_of_ones_own_function(folder: Path, call: Call, refused: Call) -> None:
+    """Named after the function, whatever it calls itself."""
+    (folder / "my_features.py").write_text(OWN)
+    flags = ("--samples", "samples", "--reference", "real", "--features")
+    shown = call(*flags, "my_features:make", "--output", "out.json")
+    a, b = (loaded(f"{name}.npz").double().mean((2, 3)).numpy() for name in ("samples", "real"))
+    figures = record("out.json")["figures"]
+    assert figures["frechet_distance[my_features.make]@24"] == pytest.approx(by_scipy(a, b), rel=1e-5)
+    assert "FID" not in shown
+    for function, message in (
+        ("my_features:absent", "cannot import --features my_features:absent: module 'my_features' has no attribute"),
+        ("no_such:make", "cannot import --features no_such:make: No module named 'no_such'"),
+        ("my_features:nothing", "to return an Extractor of 'features', got None"),
+        ("my_features:bare", "expected --features my_features:bare to take a torch.device: bare() takes 0"),
+    ):
+        assert message in refused(*flags, function)
+
+
+class MeanColour(FeatureExtractorBase):
+    """In the place of those whose weights have to be fetched."""
+
+    def __init__(self, name: str, features_list: list[str], **options: Any) -> None:
+        super().__init__(name, features_list)
+        if name == "broken":
+            raise RuntimeError("no connection\nto the hub")
+        self.scale = torch.nn.Parameter(torch.tensor(2.0))
+
+    @staticmethod
+    def get_provided_features_list() -> Any:
+        return ("other", "colour")
+
+    @staticmethod
+    def get_default_feature_layer_for_metric(metric: str) -> Any:
+        return {"fid": "colour"}[metric]
+
+    def forward(self, input: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        assert input.dtype == torch.uint8
+        return (input.float().mean((2, 3)) * self.scale,)
+
+
+def test_features_of_torch_fidelity(folder: Path, call: Call, refused: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("clip-vit-b-32", "broken"):
+        monkeypatch.setitem(FEATURE_EXTRACTORS_REGISTRY, name, MeanColour)
+    flags = ("--samples", "samples", "--reference", "real", "--features")
+    shown = call(*flags, "clip-vit-b-32", "--output", "out.json")
+    a, b = (2 * loaded(f"{name}.npz").double().mean((2, 3)).numpy() for name in ("samples", "real"))
+    found = record("out.json")
+    assert found["figures"]["frechet_distance[clip-vit-b-32]@24"] == pytest.approx(by_scipy(a, b), rel=1e-5)
+    assert len(found["extractor"]["weights_sha256"]) == 64
+    assert "FID" not in shown
+    assert refused(*flags, "broken").endswith("torch-fidelity cannot make broken: no connection")
+    assert "dinov2-vit-l-14" in refused(*flags, "unknown")
+
+
+def test_images_of_different_sizes_are_named(folder: Path, call: Call, refused: Call) -> None:
+    flags = ("--samples", "samples", "--reference", "real", "--features", "toy", "--size", "32")
+    different = "the samples have 64x64 pixels, the reference's images 32x32"
+    assert f"Sizes differ: {different}." in call(*flags, "--output", "out.json")
+    (folder / "samples" / "settings.json").write_text(json.dumps({**PROTOCOL, "num_samples": COUNT}))
+    assert refused(*flags, "--protocol", "dit-paper-cfg1.5").endswith(different)
+
+
 def test_equal_sets_in_the_latents_of_the_bundled_vae(folder: Path, call: Call) -> None:
     flags = ("--reference", "real.npz", "--features", "vae-latents", "--output")
     call("--samples", "real", *flags, "same.json")
@@ -156,6 +264,7 @@ def test_statistics_are_written_and_read_as_adm_does(folder: Path, call: Call, r
     images, statistics = record("images.json"), record("stored.json")
     assert statistics["figures"] == pytest.approx(images["figures"], rel=1e-9)
     assert statistics["reference"]["statistics"] == "stored"
+    assert statistics["reference"]["features"] == images["reference"]["features"] == f"toy-{'1' * 16}"
     assert statistics["reference"]["statistics_sha256"] == images["reference"]["statistics_sha256"]
     np.savez("unsigned.npz", **{name: array for name, array in stored.items() if name != "extractor"})
     assert "unsigned.npz has statistics of Inception, expected toy-1111" in refused(
@@ -171,8 +280,11 @@ def test_adms_own_files(folder: Path, call: Call, refused: Call, stands_for_ince
     np.savez("adm.npz", arr_0=np.load("real.npz")["arr_0"], **adm)
     np.savez("bare.npz", mu=adm["mu"], sigma=adm["sigma"])
     flags = ("--samples", "samples.npz", "--inception-weights", stands_for_inception, "--reference")
-    for name in ("adm", "bare"):
-        call(*flags, f"{name}.npz", "--output", f"{name}.json")
+    said = {name: call(*flags, f"{name}.npz", "--output", f"{name}.json") for name in ("adm", "bare")}
+    assert all(f"{name}.npz does not say of which network" in text for name, text in said.items())
+    assert "With" not in said["adm"]
+    assert "With bare.npz no sFID (mu_s and sigma_s are missing), no precision and recall (there are no" in said["bare"]
+    assert record("bare.json")["reference"]["features"] == "assumed"
     found, bare = record("adm.json")["figures"], record("bare.json")["figures"]
     s, t = np.cov(a, rowvar=False), adm["sigma"]
     shift = np.square(a.mean(0) - b.mean(0)).sum()
@@ -192,15 +304,15 @@ def test_table_6_stands_beside_the_samples(
     unknown = call(*flags, "--paper-table6")
     assert unknown.count("IPTV2-S") == 8
     assert "may not be comparable" in unknown
-    settings = {**PROTOCOL, "num_samples": COUNT, "seed": 0, "ema": "0.9999"}
+    settings = {**PROTOCOL, "num_samples": COUNT, "seed": 0, "ema": "0.9999", "training_steps": 400_000}
     (folder / "samples" / "settings.json").write_text(json.dumps(settings))
     shown = call(*flags, "--paper-table6", "--protocol", "dit-paper-cfg1.5", "--output", "out.json")
-    rows = [line.split() for line in shown.splitlines()[6:]]
+    rows = [line.split() for line in shown.splitlines()[6:-1]]
     assert rows[0][2:] == ["CFG", "GFLOPs", "iterations", "samples", "FID", "IS", "sFID", "precision", "recall"]
     assert ["IPTV2-S", "1.5", "6.24", "800k", "50000", "7.71", "147.47", "6.07", "0.7619", "0.5240"] in rows
     assert len(rows) == 1 + 8 + 1
     figures = record("out.json")["figures"]
-    assert rows[-1][:4] == ["ours", "1.5", "24", f"{figures['FID@24']:.2f}"]
+    assert rows[-1][:5] == ["ours", "1.5", "400k", "24", f"{figures['FID@24']:.2f}"]
     assert rows[-1][-1] == f"{figures['recall@24']:.4f}"
     found = record("out.json")
     assert found["protocol"] == "dit-paper-cfg1.5"

@@ -84,13 +84,14 @@ def fcsa(module: FCSA, image: torch.Tensor, shift: str) -> torch.Tensor:
 def position_bias(module: GGSA) -> torch.Tensor:
     """(heads, n, n) from Swin's table of (2g - 1)^2 relative positions."""
     g = module.grid
-    bias = torch.zeros(module.heads, g * g, g * g, dtype=torch.float64)
-    if module.position is not None:
-        table = module.position.relative_position_bias_table.view(2 * g - 1, 2 * g - 1, module.heads)
-        for query, key in product(range(g * g), repeat=2):
-            rows, columns = query // g - key // g, query % g - key % g
-            bias[:, query, key] = table[rows + g - 1, columns + g - 1]
-    return bias
+    if module.position is None:
+        return torch.zeros(module.heads, g * g, g * g, dtype=torch.float64)
+    table = module.position.relative_position_bias_table.view(2 * g - 1, 2 * g - 1, module.heads)
+    places = [
+        (query // g - key // g + g - 1, query % g - key % g + g - 1) for query, key in product(range(g * g), repeat=2)
+    ]
+    rows, columns = torch.tensor(places).T
+    return table[rows, columns].T.view(module.heads, g * g, g * g)
 
 
 def ggsa(module: GGSA, image: torch.Tensor) -> torch.Tensor:

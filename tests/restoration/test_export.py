@@ -125,7 +125,7 @@ def test_the_documents_example_pads_and_crops(
 @pytest.mark.parametrize(
     "fields",
     [
-        {"layers": (1, 2), "norm": "centred", "in_channels": 6},
+        {"layers": (1, 1), "norm": "centred", "in_channels": 6},
         {"shift": "cyclic", "relative_bias": False},
         {"parallel": True, "feed_forward": "leffn", "resample_kernel": 1},
         {"attention": ("mdta",), "feed_forward": "gdfn"},
