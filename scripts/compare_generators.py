@@ -92,10 +92,8 @@ def read_scores(paths: Sequence[Path]) -> list[Score]:
     found: dict[tuple[str, int, str], Score] = {}
     for path in paths:
         record = json.loads(path.read_text())
-        checkpoint = Path(record["samples"]["ckpt"])
-        score = Score(
-            checkpoint.parent.name, int(checkpoint.name.rsplit("-")[-1]), record["samples"], dict(record["figures"])
-        )
+        settings = record["samples"]
+        score = Score(Path(settings["ckpt"]).parent.name, settings["training_steps"], settings, record["figures"])
         found.setdefault((score.run, score.step, score.sampler), score).figures.update(score.figures)
     return [found[key] for key in sorted(found)]
 

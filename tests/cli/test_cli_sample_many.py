@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sample_flags import flags_of
 from torch import nn
 
 from iptv2_diffusion.cli import sample_many
 from iptv2_diffusion.cli.drawing import digest
-from iptv2_diffusion.cli.sample_config import METADATA_KEY, SampleConfig, read_config
+from iptv2_diffusion.cli.sample_config import METADATA_KEY, read_config
 from iptv2_diffusion.cli.sources import EMOJI
-from iptv2_diffusion.config import add_flags
 from iptv2_diffusion.diffusion.latents import QUANTISE
 from iptv2_diffusion.diffusion.pipeline import IPTV2Pipeline
 from iptv2_diffusion.diffusion.protocols import PROTOCOLS, GenerationProtocol, differences
@@ -27,12 +26,6 @@ COUNT = 7
 SET = ("--num-samples", COUNT, "--size", 32, "--steps", 2, "--cfg-scale", 1.5, "--format", "both", "--device", "cpu")
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
-
-
-def flags_of(*flags: object) -> Namespace:
-    parser = ArgumentParser()
-    add_flags(parser, SampleConfig)
-    return parser.parse_args(list(map(str, flags)))
 
 
 def files(folder: Path) -> dict[str, bytes]:

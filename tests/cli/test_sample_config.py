@@ -1,6 +1,5 @@
 """What the flags of a set of samples mean: labels, classes, protocols."""
 
-from argparse import ArgumentParser, Namespace
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -8,17 +7,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from sample_flags import flags_of
 
 from iptv2_diffusion.cli.drawing import named_labels
 from iptv2_diffusion.cli.sample_config import SampleConfig, read_config
 from iptv2_diffusion.cli.sample_many import draw_labels
-from iptv2_diffusion.config import add_flags
-
-
-def flags_of(*flags: object) -> Namespace:
-    parser = ArgumentParser()
-    add_flags(parser, SampleConfig)
-    return parser.parse_args(list(map(str, flags)))
 
 
 def labels(**settings: Any) -> list[int]:
