@@ -2,7 +2,6 @@
 
 import signal
 from collections.abc import Iterator, Sequence
-from datetime import timedelta
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch.utils.data import DataLoader, Sampler
 from tqdm import tqdm
 
 from iptv2_diffusion.cli.common import say
+from iptv2_diffusion.cli.processes import processes
 from iptv2_diffusion.cli.sources import recorded_vae, vae_source
 from iptv2_diffusion.data.hf_pictures import HFPictures, hf_files
 from iptv2_diffusion.data.image_folder import class_folders
@@ -37,26 +37,24 @@ from iptv2_diffusion.diffusion.vae_hash import encoder_sha256
 from iptv2_diffusion.engine.stream import ErrorsAsValues, checked, collate
 
 CROP = "adm-center"  # `center_crop`
-PATIENCE = timedelta(hours=12)  # for processes that are slower
 
 
 def encode_latents(config: Any) -> None:
     """Writes what the `LatentsConfig` asks for; what is there already is kept."""
-    state = PartialState(timeout=PATIENCE)
-    pictures = open_pictures(config)
-    codec = LatentCodec.from_pretrained(vae_source(config.vae), device=state.device or "cpu")
-    header = make_header(config, pictures, codec)
-    if state.is_main_process:
-        begin(config.output, header)
-    state.wait_for_everyone()
-    header = continued(config.output, header)
-    shards = unfinished_shards(config.output, header)
-    state.wait_for_everyone()  # nobody writes before everybody has looked
-    encode_shards(config, pictures, codec, header, shards[state.process_index :: state.num_processes])
-    state.wait_for_everyone()
-    if state.is_main_process:
-        finish(config.output, header)
-    state.destroy_process_group()
+    with processes(None) as state:
+        pictures = open_pictures(config)
+        codec = LatentCodec.from_pretrained(vae_source(config.vae), device=state.device or "cpu")
+        header = make_header(config, pictures, codec)
+        if state.is_main_process:
+            begin(config.output, header)
+        state.wait_for_everyone()
+        header = continued(config.output, header)
+        shards = unfinished_shards(config.output, header)
+        state.wait_for_everyone()  # nobody writes before everybody has looked
+        encode_shards(config, pictures, codec, header, shards[state.process_index :: state.num_processes])
+        state.wait_for_everyone()
+        if state.is_main_process:
+            finish(config.output, header)
     held_out = "" if header.hold_out is None else f", one of {header.hold_out} held out"
     say(f"{header.count} pictures of {len(header.classes)} classes{held_out} are in {config.output}")
 

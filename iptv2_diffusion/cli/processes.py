@@ -9,6 +9,7 @@ import torch
 from accelerate import PartialState
 
 from iptv2_diffusion.cli.load import choose_device
+from iptv2_diffusion.engine.parallel import only_cpu
 
 PATIENCE = timedelta(days=1)  # for the slowest process
 
@@ -16,7 +17,7 @@ PATIENCE = timedelta(days=1)  # for the slowest process
 @contextmanager
 def processes(device: str | None) -> Iterator[Any]:
     """accelerate's state of them; ValueError for a --device where the launcher chooses devices."""
-    state = PartialState(cpu=device == "cpu", timeout=PATIENCE)
+    state = PartialState(cpu=device == "cpu" or only_cpu(), timeout=PATIENCE)
     if state.num_processes > 1 and device not in (None, "cpu"):
         raise ValueError(f"with several processes their launcher chooses the devices: leave out --device {device}")
     yield state

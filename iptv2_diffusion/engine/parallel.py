@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
-from accelerate.utils import DistributedType, convert_outputs_to_fp32
+from accelerate.utils import DistributedType, convert_outputs_to_fp32, parse_flag_from_env
 from torch import nn
 
 from iptv2_diffusion.engine.settings import TrainConfig
@@ -29,7 +29,7 @@ def make_accelerator(config: TrainConfig, **options: Any) -> Accelerator:
     _check_launcher(config)
     # The other processes wait while the main one validates; the usual limit of ten minutes may be too short.
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=2))
-    accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[patience], **options)
+    accelerator = Accelerator(mixed_precision="no", cpu=only_cpu(), kwargs_handlers=[patience], **options)
     if accelerator.distributed_type == DistributedType.FSDP:
         _check_fsdp(accelerator.state.fsdp_plugin)
     elif accelerator.distributed_type == DistributedType.DEEPSPEED:
@@ -37,6 +37,11 @@ def make_accelerator(config: TrainConfig, **options: Any) -> Accelerator:
     else:
         _save_without_wrappers(accelerator)
     return accelerator
+
+
+def only_cpu() -> bool:
+    """Whether accelerate is to be told: else it takes the processes of a launcher for strangers where there is no GPU."""
+    return parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
 
 
 def weights_name(accelerator: Accelerator) -> str:
