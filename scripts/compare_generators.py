@@ -46,14 +46,11 @@ class Run:
     @cached_property
     def cost(self) -> tuple[int, int]:
         """MACs for one latent, parameters; of the inference form."""
-        model: Any = load_denoiser(str(self.path)).fuse().eval()
+        model: Any = load_denoiser(str(self.path)).fuse().eval().to("meta")
         side = model.config["sample_size"]
-        inputs = (
-            torch.zeros(1, model.config["in_channels"], side, side),
-            torch.zeros(1),
-            torch.zeros(1, dtype=torch.long),
-        )
-        return macs(model, *inputs), parameters(model)
+        with torch.device("meta"):  # where every product is counted, those of fused attention too
+            latent = torch.zeros(1, model.config["in_channels"], side, side)
+            return macs(model, latent, torch.zeros(1), torch.zeros(1, dtype=torch.long)), parameters(model)
 
     @cached_property
     def seconds(self) -> float:
@@ -92,7 +89,7 @@ def read_scores(paths: Sequence[Path]) -> list[Score]:
     found: dict[tuple[str, int, str], Score] = {}
     for path in paths:
         record = json.loads(path.read_text())
-        settings = record["samples"]
+        settings = record["samples"]["drawing"]
         score = Score(Path(settings["ckpt"]).parent.name, settings["training_steps"], settings, record["figures"])
         found.setdefault((score.run, score.step, score.sampler), score).figures.update(score.figures)
     return [found[key] for key in sorted(found)]
