@@ -28,7 +28,9 @@ class EvaluateConfig:
     benchmark: tuple[str, ...] = arg(help="names or groups")
     data_path: Path | None = arg(None, "folder of the set, or of the sets")
     pairs: tuple[Path, ...] | None = arg(None, "instead: folders INPUT TARGET, LEFT RIGHT TARGET, or CLEAN for noise")
-    ckpt: str | None = arg(None, "restorer: training run, checkpoint, saved model, .safetensors file or hub id")
+    ckpt: str | None = arg(
+        None, "restorer: training run, checkpoint, saved model, .safetensors file, hub id, or task of bundled weights"
+    )
     identity: bool = arg(False, "score the degraded pictures themselves, without a model")
     tile: int | None = arg(None, "pixels a side of tiles; none: the whole picture at once")
     overlap: int = arg(64, "least number of pixels that neighbouring tiles share")

@@ -24,6 +24,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--ckpt", type=Path, required=True, help="training run, checkpoint, model folder or file")
     parser.add_argument("--output", type=Path, required=True, help="new file, or folder for diffusers")
     parser.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="(default: %(default)s)")
+    parser.add_argument("--half", action="store_true", help="weights in half precision, for half the size")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--fuse", action="store_true", help="the inference form of Rep-LeFFN (the default)")
     form.add_argument("--unfuse", action="store_true", help="a training form of the same function")
@@ -34,10 +35,13 @@ def _export() -> None:
     flags = make_parser().parse_args()
     if flags.unfuse and flags.format in GRAPHS:
         raise ValueError(f"--unfuse: {flags.format} has the inference form only")
+    if flags.half and flags.format in GRAPHS:
+        raise ValueError(f"--half: {flags.format} is written in float32")
     from iptv2_diffusion.restoration.export import export, graph_multiple
 
     model = load_any(flags.ckpt)
-    export(model.unfuse() if flags.unfuse else model.fuse(), flags.output, flags.format)
+    model = model.unfuse() if flags.unfuse else model.fuse()
+    export(model.half() if flags.half else model, flags.output, flags.format)
     sizes = f", height and width in multiples of {graph_multiple(model)}" if flags.format in GRAPHS else ""
     say(f"{flags.output}: {type(model).__name__}, {'training' if flags.unfuse else 'fused'} form{sizes}")
 

@@ -22,6 +22,7 @@ from iptv2_diffusion.diffusion.vae_files import HUB_ID, load_vae
 from iptv2_diffusion.engine import averages, newest, read_run
 from iptv2_diffusion.errors import first_line
 from iptv2_diffusion.restoration import model_files
+from iptv2_diffusion.restoration.bundled import bundled_weights
 from iptv2_diffusion.restoration.restorer import IPTV2Restorer
 
 PIPELINE_INDEX = "model_index.json"
@@ -42,10 +43,13 @@ def find_model(ckpt: Path) -> Path:
 def load_restorer(ckpt: str | Path) -> Any:
     """The restorer of a training run (its newest checkpoint), checkpoint, model folder, .safetensors file or hub id.
 
-    An IPTV2Restorer on the CPU, in eval mode, in the form that was saved. A run's best weights are in its folder `best`.
-    FileNotFoundError or ValueError, of one line, where there is nothing usable.
+    Or of this package, by the name of its task: "denoise-color". An IPTV2Restorer on the CPU, in eval mode, in the form
+    that was saved. A run's best weights are in its folder `best`. FileNotFoundError or ValueError, of one line, where
+    there is nothing usable.
     """
     path = find_model(Path(ckpt))
+    if not path.exists() and (bundled := bundled_weights(str(ckpt))):
+        return model_files.load_restorer(bundled)
     if not path.exists() and HUB_ID.fullmatch(str(ckpt)):
         return load_fitting(IPTV2Restorer, str(ckpt), "restorer", low_cpu_mem_usage=False).eval()
     return model_files.load_restorer(path)

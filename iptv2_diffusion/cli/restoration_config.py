@@ -24,7 +24,7 @@ class RestorationConfig:
     mixup: float = arg(0.0, "parameter of the Beta distribution that mixes patches; Restormer denoises with 1.2")
     norm: str | None = arg(None, "bias_free or centred; none: bias_free for denoising, else centred, as Restormer")
     init: str | None = arg(
-        None, "weights to start from: a run, checkpoint or saved model, of any task or size; not to resume"
+        None, "weights to start from: a run, checkpoint or saved model, of any task or size, or a task's bundled ones"
     )
     schedule_scale: float = arg(1.0, "shrinks the paper's steps and stages by this factor")
     dry_run: bool = arg(False, "print step time and memory of every stage on this machine, and end")

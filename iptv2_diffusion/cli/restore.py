@@ -1,4 +1,4 @@
-"""Restore photographs with a trained restorer: denoise, deblur, derain, whatever --ckpt has learned.
+"""Restore photographs: with the small restorer of this package for a --task, or with whatever --ckpt has learned.
 
 INPUT is a picture, a folder or a pattern such as 'photos/**/*.png'; --output gets the same names and sub-folders. Bit
 depth, gray, transparency, EXIF and colour profile are kept. JPEG has quality 95, the other formats are lossless.
@@ -11,7 +11,7 @@ import argparse
 import glob
 import sys
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,7 +21,8 @@ from typing import Any, Literal, NamedTuple
 
 from iptv2_diffusion.cli.common import run, say
 from iptv2_diffusion.config import add_flags, arg, from_flags
-from iptv2_diffusion.restoration.tasks import TASKS, serves
+from iptv2_diffusion.restoration.bundled import bundled_tasks
+from iptv2_diffusion.restoration.tasks import GROUPS, TASKS, serves
 
 WRITTEN_AS = {"png": ".png", "jpeg": ".jpg", "webp": ".webp", "tiff": ".tif"}
 RIGHT = {"_L": "_R", "_l": "_r"}  # endings of the left and the right view's name
@@ -41,9 +42,12 @@ class Job(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class RestoreConfig:
-    output: Path = arg(help="folder for the results")
-    ckpt: str | None = arg(None, "training run, checkpoint, saved model, .safetensors file or hub id")
-    task: str | None = arg(None, f"refuse weights for another task than this: {', '.join(TASKS)}")
+    output: Path = arg(Path("restored"), "folder for the results")
+    task: str | None = arg(None, f"one of {', '.join((*GROUPS, *TASKS))}; weights for another task are refused")
+    ckpt: str | None = arg(
+        None,
+        "training run, checkpoint, saved model, .safetensors file or hub id; none: the weights that come with this",
+    )
     tile: str = arg("auto", "pixels a side; auto: as memory allows; none: the whole picture at once")
     overlap: int = arg(64, "pixels that neighbouring tiles share at least, up to half a tile")
     ensemble: bool = arg(False, "average over the 8 flips and turns, at 8 times the cost")
@@ -58,16 +62,18 @@ class RestoreConfig:
     def __post_init__(self) -> None:
         if self.tile not in ("auto", "none") and not (self.tile.isdecimal() and int(self.tile)):
             raise ValueError(f"expected --tile auto, none or a number of pixels, got {self.tile}")
-        if self.task not in (None, *TASKS):
-            raise ValueError(f"expected --task to be one of {', '.join(TASKS)}, got {self.task}")
+        if self.task not in (None, *GROUPS, *TASKS):
+            raise ValueError(f"expected --task to be one of {', '.join((*GROUPS, *TASKS))}, got {self.task}")
         if self.overlap < 0:
             raise ValueError(f"expected --overlap of 0 or more, got {self.overlap}")
         if self.overwrite and self.skip_existing:
             raise ValueError("expected --overwrite or --skip-existing, got both")
         if self.output.exists() and not self.output.is_dir():
             raise ValueError(f"expected a folder as --output, got the file {self.output}")
-        if self.ckpt is None:
-            raise ValueError("no weights are bundled: pass --ckpt, a training run, a saved model or a hub id")
+        if self.ckpt is None and self.task is None:
+            raise ValueError(f"expected --task {', '.join(bundled_tasks())}, or --ckpt, got neither")
+        if self.ckpt is None and not bundled_tasks(self.task):
+            raise ValueError(f"no weights for {self.task} are bundled: pass --ckpt, a training run or a saved model")
 
     @property
     def tile_pixels(self) -> int | str | None:
@@ -91,26 +97,32 @@ def _restore() -> None:
     flags = make_parser().parse_args()
     config = from_flags(RestoreConfig, flags)
     found = _found(flags.inputs, config)
-    model = _model(config)
-    jobs = _jobs(config, _with_views(found, config.input_right, model.config["in_channels"]))
+    models = _models(config)
+    jobs = _jobs(config, _with_views(found, config.input_right, max(models)))
     todo = [job for job in jobs if config.overwrite or not job.target.exists()]
-    failures = _restore_all(config, model, todo)
+    failures = _restore_all(config, models, todo)
     skipped = f", {len(jobs) - len(todo)} skipped" if config.skip_existing else ""
     say(f"{len(todo) - len(failures)} restored in {config.output}{skipped}")
     if failures:
         sys.exit("\n".join([f"{len(failures)} failed:", *failures]))  # status 1
 
 
-def _model(config: RestoreConfig) -> Any:
+def _models(config: RestoreConfig) -> dict[int, Any]:
+    """By the channels that they take: one, or those of this package for the task or the group of tasks."""
+    sources = bundled_tasks(config.task) if config.ckpt is None else [config.ckpt]
+    models = [_model(config, source) for source in sources]
+    return {model.config["in_channels"]: model for model in models}
+
+
+def _model(config: RestoreConfig, source: str) -> Any:
     from iptv2_diffusion.cli.load import choose_device, load_restorer
     from iptv2_diffusion.restoration.local import local_attention
 
     device = choose_device(config.device)
-    assert config.ckpt is not None
-    model = load_restorer(config.ckpt)
+    model = load_restorer(source)
     trained = model.config["task"]
     if config.task and not serves(trained, config.task):
-        raise ValueError(f"--task {config.task}: {config.ckpt} was trained for {trained}")
+        raise ValueError(f"--task {config.task}: {source} was trained for {trained}")
     with local_attention(model, config.local):
         pass  # refuses what does not fit the model before any work
     return model.fuse().to(device)
@@ -201,7 +213,7 @@ def _target(config: RestoreConfig, name: Path) -> Path:
     return config.output / name.with_name(f"{name.stem}{config.suffix}{extension}")
 
 
-def _restore_all(config: RestoreConfig, model: Any, jobs: Sequence[Job]) -> list[str]:
+def _restore_all(config: RestoreConfig, models: Mapping[int, Any], jobs: Sequence[Job]) -> list[str]:
     """One line for each picture that failed."""
     from tqdm import tqdm
 
@@ -212,13 +224,13 @@ def _restore_all(config: RestoreConfig, model: Any, jobs: Sequence[Job]) -> list
             bar.set_description(f"{number}/{len(jobs)} {job.sources[0].name}")
             try:
                 with _noted(bar, job.sources[0]):
-                    _restore_one(config, model, job, partial(_advance, bar, bar.n))
+                    _restore_one(config, models, job, partial(_advance, bar, bar.n))
             except FAILURES as error:
                 failures.append(f"{job.sources[0]}: {' '.join(str(error).split()) or type(error).__name__}")
     return failures
 
 
-def _restore_one(config: RestoreConfig, model: Any, job: Job, on_progress: Any) -> None:
+def _restore_one(config: RestoreConfig, models: Mapping[int, Any], job: Job, on_progress: Any) -> None:
     import numpy as np
 
     from iptv2_diffusion.data.image_io import check_writable, read_photo, write_photo
@@ -227,8 +239,10 @@ def _restore_one(config: RestoreConfig, model: Any, job: Job, on_progress: Any) 
     check_writable(job.target, photos[0])
     if len({(photo.pixels.shape, photo.pixels.dtype) for photo in photos}) > 1:
         raise ValueError("expected views of one size and depth, got " + " and ".join(map(str, job.sources)))
+    pixels = np.concatenate([photo.pixels for photo in photos], axis=2)
+    model = models.get(pixels.shape[2], next(iter(models.values())))  # which takes other channels, too
     restored = model.restore(
-        np.concatenate([photo.pixels for photo in photos], axis=2),
+        pixels,
         tile=config.tile_pixels,
         overlap=config.overlap,
         ensemble=config.ensemble,

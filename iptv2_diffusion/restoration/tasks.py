@@ -25,6 +25,14 @@ TASKS: dict[str, TaskSpec] = {
 }
 
 
+GROUPS = {"denoise": ("denoise-color", "denoise-gray")}  # what may be asked for by one name
+
+
+def members(wanted: str) -> tuple[str, ...]:
+    """The tasks of a group, or the one that is named."""
+    return GROUPS.get(wanted, (wanted,))
+
+
 def serves(trained: str | None, wanted: str) -> bool:
-    """Whether weights trained for one task may be asked for another: None and "paired" can have been anything."""
-    return trained in (None, "paired", wanted)
+    """Whether weights trained for one task may be asked for another or for a group; None and "paired" can be anything."""
+    return trained in (None, "paired", *members(wanted))

@@ -53,6 +53,16 @@ def test_exports_the_newest_weights_fused_and_back(command, tmp_path, capsys):
         torch.testing.assert_close(load_restorer(tmp_path / name)(image), model(image), rtol=1e-4, atol=1e-5)
 
 
+def test_half_precision_halves_the_file_and_is_read_as_float32(command, tmp_path):
+    write_run(tmp_path / "run", IPTV2Restorer(**TINY), 1)
+    for name, flags in (("whole", ()), ("half", ("--half",))):
+        command("export", "--ckpt", tmp_path / "run", "--output", tmp_path / f"{name}.safetensors", *flags)
+    whole, half = (load_file(tmp_path / f"{name}.safetensors") for name in ("whole", "half"))
+    assert {tensor.dtype for tensor in half.values()} == {torch.float16}
+    restored = load_restorer(tmp_path / "half.safetensors").state_dict()
+    assert all(torch.equal(restored[key], tensor.half().float()) for key, tensor in whole.items())
+
+
 def test_takes_a_checkpoint_a_folder_and_a_file(command, tmp_path):
     model = IPTV2Restorer(**TINY)
     checkpoint = write_run(tmp_path / "run", model, 3)
@@ -93,6 +103,7 @@ def test_a_graph_names_its_sizes(command, tmp_path, capsys):
         (("--ckpt", "run", "--output", "run.safetensors"), "exists already"),
         (("--ckpt", "run", "--output", "x.pt"), ".safetensors"),
         (("--ckpt", "run", "--output", "x.onnx", "--format", "onnx", "--unfuse"), "--unfuse"),
+        (("--ckpt", "run", "--output", "x.onnx", "--format", "onnx", "--half"), "--half"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
