@@ -16,7 +16,7 @@ SOURCES = sorted(
 )
 LONGEST_FILE = 300  # lines
 LONGEST_FUNCTION = 60  # lines, with its docstring
-LARGEST_ASSETS = 40 * 2**20  # bytes, all shipped binary files together
+LARGEST_ASSETS = 57 * 2**20  # bytes, all shipped binary files together
 
 
 def read(name: str) -> str:

@@ -1,0 +1,54 @@
+"""The restorers that ship: figures on two photographs that come with scikit-image, which a refactor must not change."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from skimage import data
+
+from iptv2_diffusion import load_restorer
+from iptv2_diffusion.metrics.fidelity import psnr, to_uint8
+from iptv2_diffusion.restoration.bundled import FOLDER, bundled_tasks, bundled_weights
+from iptv2_diffusion.restoration.protocols import noisy
+
+PARTS = {"astronaut": (0, 110), "coffee": (60, 200), "camera": (60, 180), "coins": (20, 40)}  # top, left
+SIDE = 128  # pixels
+MB = 10**6
+
+
+def noise(sigma: float) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda image: noisy(image, sigma)
+
+
+PINNED = {  # task: what is done to the photographs, and the PSNR of the restored parts, in dB
+    "denoise-color": (noise(25), {"astronaut": 31.36, "coffee": 32.64}),
+}
+
+
+def part(name: str) -> np.ndarray:
+    """(SIDE, SIDE, channels), uint8."""
+    top, left = PARTS[name]
+    image: np.ndarray = getattr(data, name)()[top : top + SIDE, left : left + SIDE]
+    return image.reshape(SIDE, SIDE, -1)
+
+
+def test_every_shipped_restorer_is_pinned_small_and_says_its_task() -> None:
+    assert set(bundled_tasks()) == set(PINNED) == {path.stem for path in FOLDER.glob("*.safetensors")}
+    for task in PINNED:
+        path = bundled_weights(task)
+        assert path is not None
+        assert path.stat().st_size <= 4.1 * MB  # 2 M parameters in half precision
+        restorer = load_restorer(task)
+        assert (restorer.config["task"], restorer.config["fused"]) == (task, True)
+
+
+@pytest.mark.parametrize(
+    ("task", "name", "expected"), [(task, *figure) for task, (_, figures) in PINNED.items() for figure in figures.items()]
+)
+def test_restored_parts_are_what_they_were(task: str, name: str, expected: float) -> None:
+    photograph = part(name)
+    degraded = PINNED[task][0](photograph)
+    restored = to_uint8(load_restorer(task).restore(degraded, tile=None))
+    found = psnr(restored, photograph, peak=255)
+    assert found == pytest.approx(expected, abs=0.02)
+    assert found > psnr(to_uint8(degraded), photograph, peak=255) + 3
