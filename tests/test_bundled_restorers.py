@@ -43,7 +43,8 @@ def test_every_shipped_restorer_is_pinned_small_and_says_its_task() -> None:
 
 
 @pytest.mark.parametrize(
-    ("task", "name", "expected"), [(task, *figure) for task, (_, figures) in PINNED.items() for figure in figures.items()]
+    ("task", "name", "expected"),
+    [(task, *figure) for task, (_, figures) in PINNED.items() for figure in figures.items()],
 )
 def test_restored_parts_are_what_they_were(task: str, name: str, expected: float) -> None:
     photograph = part(name)
