@@ -139,6 +139,8 @@ def _fit(generation: GenerationConfig, config: TrainConfig) -> None:
 
     allow_tf32(config.tf32)
     data = (bundled_emoji if generation.data_path is None else partial(pictures, generation.data_path))(generation)
+    if data.held_out is None:
+        say("No picture is held out, so there will be no held-out loss: `iptv2-data latents --hold-out 50` keeps some.")
     model = _model(generation, len(data.class_names), data.codec, config)
     scheduler, vae_sha256 = _scheduler(generation), encoder_sha256(data.codec.vae)
     vae = _vae_of_run(config, vae_sha256) or data.vae
