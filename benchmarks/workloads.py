@@ -127,7 +127,7 @@ def denoiser_update(settings: dict[str, Any]) -> Contender:
     return Contender(step, sum(p.numel() for p in model.parameters()), macs)
 
 
-def _restorer(name: str) -> Any:
+def restorer(name: str) -> Any:
     if name == "Restormer":
         arch = import_module("spandrel_extra_arches.architectures.Restormer.__arch.restormer_arch")
         return arch.Restormer(LayerNorm_type="BiasFree")
@@ -144,14 +144,14 @@ def _image(settings: dict[str, Any]) -> torch.Tensor:
 
 
 def restorer_forward(settings: dict[str, Any]) -> Contender:
-    model = _compiled(_restorer(settings["model"]).to(settings["device"]).eval(), settings)
+    model = _compiled(restorer(settings["model"]).to(settings["device"]).eval(), settings)
     image = _image(settings)
 
     def step() -> None:
         with torch.inference_mode(), _autocast(settings):
             model(image)
 
-    macs = _macs(partial(_restorer, settings["model"]), image)
+    macs = _macs(partial(restorer, settings["model"]), image)
     return Contender(step, sum(p.numel() for p in model.parameters()), macs)
 
 
@@ -167,7 +167,7 @@ def restorer_backward(settings: dict[str, Any]) -> Contender:
             loss = (model(image) - image).abs().mean()
         loss.backward()
 
-    macs = 3 * _macs(partial(_restorer, settings["model"]), image)
+    macs = 3 * _macs(partial(restorer, settings["model"]), image)
     return Contender(step, sum(p.numel() for p in model.parameters()), macs)
 
 
