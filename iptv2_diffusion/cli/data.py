@@ -1,4 +1,4 @@
-"""Prepare and check data sets: latents for training the denoiser, tiles for training restorers.
+"""Prepare and check data sets: latents for training the denoiser, tiles and pairs for restorers.
 
 iptv2-data latents --data-path imagenet/train --output latents/imagenet256
 accelerate launch -m iptv2_diffusion.cli.data latents --data-path imagenet/train --output latents/imagenet256
@@ -8,6 +8,7 @@ iptv2-data prepare --dataset gopro-train --input GOPRO_Large --output tiles/gopr
 iptv2-data prepare --input photographs --output tiles/photographs
 iptv2-data prepare --input blurred --clean sharp --output tiles/pairs
 iptv2-data check --input tiles/gopro
+iptv2-data degrade --data-path photographs --degrade motion:9-31,awgn:1-2 --output pairs/shaken
 """
 
 import argparse
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from iptv2_diffusion.cli.common import run, say
+from iptv2_diffusion.cli.degrade import DegradeConfig, write_pairs
 from iptv2_diffusion.config import add_flags, arg, from_flags
 from iptv2_diffusion.data.latent_format import is_latent_folder
 from iptv2_diffusion.data.latent_shards import check_latents
@@ -96,6 +98,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_flags(
         commands.add_parser("prepare", help="cut pictures into tiles; resumes where it was stopped"), PrepareConfig
     )
+    add_flags(commands.add_parser("degrade", help="make pairs of clean photographs"), DegradeConfig)
     add_flags(commands.add_parser("check", help="count, match and, for latents and tiles, read again"), CheckConfig)
     return parser
 
@@ -106,6 +109,8 @@ def _run() -> None:
         _latents(from_flags(LatentsConfig, flags))
     elif flags.command == "prepare":
         _prepare(from_flags(PrepareConfig, flags))
+    elif flags.command == "degrade":
+        write_pairs(from_flags(DegradeConfig, flags))
     else:
         _check(from_flags(CheckConfig, flags))
 

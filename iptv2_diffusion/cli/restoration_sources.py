@@ -42,12 +42,17 @@ def restoration_data(config: RestorationConfig) -> RestorationData:
     if text is None:
         return _split(config, *_pairs(config), PairedPatches, {"held_out": PairedPatches}, None)
     degradations = parse_degradations(text)
-    found = [_found(number, folder) for number, folder in enumerate(config.data_path)]
-    pictures = PictureList([file for files, _, _ in found for file in files], gray=spec.channels[0] == 1)
-    names, origins = [n for _, names, _ in found for n in names], [o for _, _, origins in found for o in origins]
+    pictures, names, origins = clean_pictures(config.data_path, gray=spec.channels[0] == 1)
     levels = _noise_levels(degradations) if spec.noise else {"held_out": degradations}
     sources = {name: _degraded(level) for name, level in levels.items()}
     return _split(config, pictures, names, origins, _degraded(degradations), sources, str(degradations))
+
+
+def clean_pictures(folders: Sequence[Path], *, gray: bool = False) -> tuple[PictureList, list[str], list[Origin]]:
+    """All photographs of the folders, with their names, which begin with the number of the folder, and what they show."""
+    found = [_found(number, folder) for number, folder in enumerate(folders)]
+    pictures = PictureList([file for files, _, _ in found for file in files], gray=gray)
+    return pictures, [n for _, names, _ in found for n in names], [o for _, _, origins in found for o in origins]
 
 
 def _found(number: int, folder: Path) -> tuple[list[Path], list[str], list[Origin]]:
@@ -112,7 +117,7 @@ def _split(
     degradations: str | None,
 ) -> RestorationData:
     """Holds out scenes, with all of their pictures and tiles; one tile of `hold_out` pictures is measured."""
-    rest, held_out = _held_out(origins, config.hold_out)
+    rest, held_out = split_scenes(origins, config.hold_out)
     return RestorationData(
         train(Chosen(pictures, rest)),
         {name: make(Chosen(pictures, held_out)) for name, make in validate.items()} if held_out else {},
@@ -121,7 +126,7 @@ def _split(
     )
 
 
-def _held_out(origins: Sequence[Origin], count: int) -> tuple[list[int], list[int]]:
+def split_scenes(origins: Sequence[Origin], count: int) -> tuple[list[int], list[int]]:
     """Places of what is trained on and of what is measured: as few whole scenes as have that many pictures."""
     scenes: dict[str, dict[str, list[int]]] = {}
     for index, (scene, picture) in enumerate(origins):

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from iptv2_diffusion.cli.restoration_config import RestorationConfig
-from iptv2_diffusion.cli.restoration_sources import RestorationData, _held_out, restoration_data
+from iptv2_diffusion.cli.restoration_sources import RestorationData, restoration_data, split_scenes
 from iptv2_diffusion.data import restoration_sets
 from iptv2_diffusion.data.hold_out import Origin
 from iptv2_diffusion.data.pairs import PictureList
@@ -78,10 +78,10 @@ def test_one_clean_picture_under_many_names_is_on_one_side(tmp_path: Path) -> No
 
 def test_as_few_scenes_as_have_enough_pictures_and_one_tile_of_each() -> None:
     origins = [Origin(f"video{index // 8}", f"picture{index // 2}") for index in range(32)]
-    rest, held_out = _held_out(origins, 4)
+    rest, held_out = split_scenes(origins, 4)
     assert len(rest) == 24
     assert [index - held_out[0] for index in held_out] == [0, 2, 4, 6]
-    assert _held_out(origins, 0) == (list(range(32)), [])
+    assert split_scenes(origins, 0) == (list(range(32)), [])
 
 
 def test_equal_stems_are_two_files_of_one_picture(tmp_path: Path) -> None:
