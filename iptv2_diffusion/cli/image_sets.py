@@ -3,6 +3,7 @@
 import hashlib
 import os
 import zlib
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -70,10 +71,15 @@ class PictureFolder:
         return self.chosen(range(start, stop), size)
 
     def chosen(self, positions: Sequence[int], size: int) -> Iterator[np.ndarray]:
+        ahead: deque[tuple[list[str], Iterator[np.ndarray]]] = deque()
         with ThreadPoolExecutor(READERS) as readers:
             for first in range(0, len(positions), size):
                 files = [self.files[position] for position in positions[first : first + size]]
-                yield self._stacked(files, list(readers.map(self._pixels, files)))
+                ahead.append((files, readers.map(self._pixels, files)))
+                if len(ahead) > 1:  # a batch is decoded while the one before it is in use
+                    yield self._stacked(*ahead.popleft())
+            for files, pictures in ahead:
+                yield self._stacked(files, pictures)
 
     def _pixels(self, file: str) -> np.ndarray:
         from iptv2_diffusion.diffusion.latents import center_crop
@@ -81,8 +87,8 @@ class PictureFolder:
         picture = read_rgb(file)
         return np.asarray(picture if self.side is None else center_crop(picture, self.side))
 
-    def _stacked(self, files: Sequence[str], pictures: Sequence[np.ndarray]) -> np.ndarray:
-        height, width = self.side_lengths
+    def _stacked(self, files: Sequence[str], decoded: Iterator[np.ndarray]) -> np.ndarray:
+        (height, width), pictures = self.side_lengths, list(decoded)
         for file, picture in zip(files, pictures, strict=True):
             if picture.shape[:2] != (height, width):
                 raise ValueError(
