@@ -1,0 +1,77 @@
+"""What the emoji generator is measured by, for sets of samples side by side, as a table in Markdown.
+
+    python scripts/score_emoji.py --data-path fluent_emoji_3d --samples samples/cfg1.0 samples/cfg2.5 samples/cfg4.0
+
+For every folder of sample.py: Frechet distance to all real pictures in the features of the bundled classifier, accuracy
+of that classifier and share of near-copies (see near_copies.py). Above them the floors: the two halves
+of the real pictures against each other, and what the bundled autoencoder makes of those that are trained on.
+"""
+
+import argparse
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from classify_emoji import BATCH, accuracy, read_samples
+from emoji_sets import reconstructed
+from near_copies import PERCENTILE, nearest
+
+from iptv2_diffusion.cli.sample_folder import SETTINGS
+from iptv2_diffusion.cli.sources import EMOJI_CLASSIFIER
+from iptv2_diffusion.data.emoji import EmojiSet, load_emoji
+from iptv2_diffusion.metrics.classifier import PictureClassifier, load_classifier
+from iptv2_diffusion.metrics.frechet import Gaussian, Moments, frechet_distance
+
+HEADER = ("pictures", "number", "Frechet distance", "named rightly", "near-copies")
+
+
+@torch.no_grad()
+def gaussian(model: PictureClassifier, images: torch.Tensor) -> Gaussian:
+    """Of the classifier's last features of uint8 (N, 3, H, W)."""
+    features = [model.features(chunk) for chunk in images.split(BATCH)]
+    moments = Moments(features[0].shape[1], torch.device("cpu"))
+    for chunk in features:
+        moments.add(chunk)
+    return moments.gaussian()
+
+
+def floors(model: PictureClassifier, data: EmojiSet) -> Iterable[Sequence[str]]:
+    halves = [gaussian(model, data.images[first::2]) for first in (0, 1)]
+    yield "one half, against the other", f"{len(data.images[::2])}", f"{frechet_distance(*halves):.2f}", "", ""
+    made = reconstructed(data.images[~data.held_out])
+    distance = frechet_distance(gaussian(model, made), gaussian(model, data.images))
+    yield "reconstructions of the training set", f"{len(made)}", f"{distance:.2f}", "", ""
+    held_out, labels = data.images[data.held_out], data.labels[data.held_out]
+    named = f"{accuracy(model, held_out, labels):.3f}"
+    yield "held-out pictures", f"{len(held_out)}", "", named, f"{PERCENTILE / 100:.3f}"
+
+
+def described(folder: Path) -> str:
+    settings: dict[str, Any] = json.loads((folder / SETTINGS).read_text("utf-8"))
+    return f"{settings['sampler']} {settings['steps']}, guidance {settings['cfg_scale']}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-path", type=Path, required=True)
+    parser.add_argument("--samples", type=Path, nargs="+", required=True, help="output folders of sample.py, of many")
+    args = parser.parse_args()
+    if missing := [folder for folder in args.samples if not (folder / SETTINGS).is_file()]:
+        parser.error(f"expected folders of sample.py --num-samples with {SETTINGS}, got {missing[0]}")
+    data, model = load_emoji(args.data_path), load_classifier(EMOJI_CLASSIFIER)
+    training, real = data.images[~data.held_out], gaussian(model, data.images)
+    threshold = nearest(data.images[data.held_out], training)[0].quantile(PERCENTILE / 100)
+    for row in (HEADER, ["---"] * len(HEADER), *floors(model, data)):
+        print("| " + " | ".join(row) + " |")
+    for folder in args.samples:
+        images, labels = read_samples(folder)
+        distance = frechet_distance(gaussian(model, images), real)
+        copies = (nearest(images, training)[0] < threshold).float().mean()
+        figures = f"{distance:.2f} | {accuracy(model, images, labels):.3f} | {copies:.3f}"
+        print(f"| {described(folder)} | {len(images)} | {figures} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
