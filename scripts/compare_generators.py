@@ -1,10 +1,10 @@
 """Held-out losses and scores of training runs side by side: tables in Markdown, and curves.
 
     python scripts/compare_generators.py --runs runs/proof/IPTV2-Ti-16 runs/proof/DiT-Ti-2 \\
-        --scores runs/proof/scores/*.json --picture curves.png
+        --seconds 2.28 1.53 --scores runs/proof/scores/*.json --picture curves.png
 
---scores are records of eval.fid, of samples from checkpoints of these runs. Seconds are those of one update, from the
-fastest twentieth of a run's records, times the number of updates: what else a machine did meanwhile does not count.
+--scores are records of eval.fid, of samples from checkpoints of these runs. --seconds are those of one update of each run,
+timed in turn while nothing else ran: what a machine did besides during the runs themselves does not count.
 """
 
 import argparse
@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
-import numpy as np
 import torch
 
 from iptv2_diffusion.cli.load import load_denoiser
@@ -31,6 +30,7 @@ AXES = {"updates": "updates", "MACs": "MACs of training, 10^15", "seconds": "sec
 @dataclass(frozen=True)
 class Run:
     path: Path
+    seconds: float  # of one update
 
     @cached_property
     def records(self) -> list[dict[str, Any]]:
@@ -51,11 +51,6 @@ class Run:
         with torch.device("meta"):  # where every product is counted, those of fused attention too
             latent = torch.zeros(1, model.config["in_channels"], side, side)
             return macs(model, latent, torch.zeros(1), torch.zeros(1, dtype=torch.long)), parameters(model)
-
-    @cached_property
-    def seconds(self) -> float:
-        """Of one update."""
-        return self.batch / float(np.quantile([r["images_per_second"] for r in self.records if "loss" in r], 0.95))
 
     @property
     def held_out(self) -> dict[int, dict[str, float]]:
@@ -145,13 +140,16 @@ def draw(runs: Sequence[Run], scores: Sequence[Score], figure_name: str, picture
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, nargs="+", required=True, help="output folders of train.py")
+    parser.add_argument("--seconds", type=float, nargs="+", required=True, help="of one update of each run")
     parser.add_argument("--scores", type=Path, nargs="+", required=True, help="records of eval.fid")
     parser.add_argument("--steps", type=int, nargs="+", default=[1000, 2000, 3000, 4000], help="rows of losses")
     parser.add_argument("--picture", type=Path, required=True, help="new PNG")
     args = parser.parse_args()
     if args.picture.exists():
         raise SystemExit(f"{args.picture} exists")
-    runs, scores = [Run(path) for path in args.runs], read_scores(args.scores)
+    if len(args.seconds) != len(args.runs):
+        raise SystemExit(f"expected --seconds of {len(args.runs)} runs, got {len(args.seconds)}")
+    runs, scores = [Run(*pair) for pair in zip(args.runs, args.seconds, strict=True)], read_scores(args.scores)
     for run in runs:
         print(f"{run.label}; {run.seconds:.2f} seconds for an update of {run.batch}")
     print(losses_table(runs, args.steps), scores_table(scores), sep="\n\n")
