@@ -17,13 +17,16 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
+from PIL import Image
 
 from iptv2_diffusion.cli.load import load_denoiser
 from iptv2_diffusion.engine import newest, read_run
 from iptv2_diffusion.metrics.complexity import macs, parameters
+from iptv2_diffusion.pictures import grid
 
 HELD_OUT = "validation/held_out_loss"
 BACKWARD = 3  # a training step costs about three forward passes
+ACROSS, DOWN = 6, 5  # pictures of each set
 AXES = {"updates": "updates", "MACs": "MACs of training, 10^15", "seconds": "seconds of updates"}
 
 
@@ -137,6 +140,13 @@ def draw(runs: Sequence[Run], scores: Sequence[Score], figure_name: str, picture
     figure.savefig(picture, dpi=110)
 
 
+def draw_samples(folders: Sequence[Path], picture: Path) -> None:
+    """The first samples of every set, of the same labels and noise, side by side."""
+    sets = [sorted((folder / "images").rglob("*.png"))[: ACROSS * DOWN] for folder in folders]
+    files = [file for row in range(DOWN) for found in sets for file in found[row * ACROSS : (row + 1) * ACROSS]]
+    grid([Image.open(file).convert("RGB") for file in files], columns=ACROSS * len(sets)).save(picture, optimize=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, nargs="+", required=True, help="output folders of train.py")
@@ -144,9 +154,16 @@ def main() -> None:
     parser.add_argument("--scores", type=Path, nargs="+", required=True, help="records of eval.fid")
     parser.add_argument("--steps", type=int, nargs="+", default=[1000, 2000, 3000, 4000], help="rows of losses")
     parser.add_argument("--picture", type=Path, required=True, help="new PNG")
+    parser.add_argument(
+        "--samples", type=Path, nargs="+", default=[], help="sets of sample.py, to be seen side by side"
+    )
+    parser.add_argument("--grid", type=Path, help="new PNG of these")
     args = parser.parse_args()
-    if args.picture.exists():
-        raise SystemExit(f"{args.picture} exists")
+    if bool(args.samples) != bool(args.grid):
+        parser.error("expected both --samples and --grid, or neither")
+    for path in filter(None, (args.picture, args.grid)):
+        if path.exists():
+            raise SystemExit(f"{path} exists")
     if len(args.seconds) != len(args.runs):
         raise SystemExit(f"expected --seconds of {len(args.runs)} runs, got {len(args.seconds)}")
     runs, scores = [Run(*pair) for pair in zip(args.runs, args.seconds, strict=True)], read_scores(args.scores)
@@ -154,6 +171,8 @@ def main() -> None:
         print(f"{run.label}; {run.seconds:.2f} seconds for an update of {run.batch}")
     print(losses_table(runs, args.steps), scores_table(scores), sep="\n\n")
     draw(runs, scores, next(iter(scores[0].figures)), args.picture)
+    if args.grid:
+        draw_samples(args.samples, args.grid)
 
 
 if __name__ == "__main__":
