@@ -26,8 +26,8 @@ from iptv2_diffusion.data.emoji import load_emoji
 CHANNELS = (24, 48, 64, 80)  # 1.43 M parameters
 CROPS = ((0.0, 64, 32), (0.6, 128, 8))  # from this share of the steps on: pixels, batch
 MARGIN = 16  # white pixels around a picture, so that full-size crops move, too
-KL_WEIGHT = 2e-5  # times the mean over latent elements; with 1e-3 for a third of the steps one channel dies
-CHARBONNIER_EPS = 0.1  # of 2: quadratic below, as PSNR has it
+KL_WEIGHTS = ((0.0, 2e-3), (0.375, 2e-4))  # from this share of the steps on: times the mean over latent elements
+CHARBONNIER_EPS = 1e-2
 
 
 def build() -> Any:
@@ -62,12 +62,12 @@ def stage(table: tuple[tuple, ...], progress: float) -> tuple:
     return next(row[1:] for row in reversed(table) if progress >= row[0])
 
 
-def loss_of(vae: Any, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def loss_of(vae: Any, x: torch.Tensor, kl_weight: float, generator: torch.Generator) -> torch.Tensor:
     posterior = vae.encode(x).latent_dist
     error = vae.decode(posterior.sample(generator)).sample - x
     distance = (error.square() + CHARBONNIER_EPS**2).sqrt().mean()
     kl = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
-    return distance + KL_WEIGHT * kl
+    return distance + kl_weight * kl
 
 
 @torch.no_grad()
@@ -126,11 +126,11 @@ def train(args: argparse.Namespace) -> None:
     bar = tqdm(range(start, args.steps), initial=start, total=args.steps, mininterval=10)
     for step in bar:
         progress = step / args.steps
-        size, batch = stage(CROPS, progress)
+        (size, batch), (kl_weight,) = stage(CROPS, progress), stage(KL_WEIGHTS, progress)
         generator = torch.Generator().manual_seed(args.seed * 1_000_003 + step)
         for group in optimizer.param_groups:
             group["lr"] = args.lr * min(1, (step + 1) / 200) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
-        loss = loss_of(vae, crops(padded, size, batch, generator), generator)
+        loss = loss_of(vae, crops(padded, size, batch, generator), kl_weight, generator)
         if not torch.isfinite(loss):
             raise FloatingPointError(f"loss is {loss.item()} at step {step}")
         optimizer.zero_grad()
