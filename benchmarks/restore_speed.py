@@ -68,9 +68,8 @@ def main() -> None:
     image = noisy(photograph, SIGMA)
     contenders = {args.ckpt: ours(args.ckpt)} | {name: peer(name) for name in args.peers}
     medians = take_turns(contenders, image, args.rounds)
-    print(
-        f"{environment(torch.get_num_threads(), 'cpu')}; {image.shape[1]}x{image.shape[0]} pixels, median of {args.rounds}\n"
-    )
+    machine, (height, width) = environment(torch.get_num_threads(), "cpu"), image.shape[:2]
+    print(f"{machine}; {width}x{height} pixels, median of {args.rounds}\n")
     print("| denoiser | seconds | over ours |\n|---|---|---|")
     for name, taken in medians.items():
         print(f"| {name} | {taken:.2f} | {taken / medians[args.ckpt]:.2f} |")

@@ -21,6 +21,12 @@ def written_whole(path: Path) -> Iterator[Path]:
         _remove(hidden)
 
 
+def check_free(folder: Path, purpose: str) -> None:
+    """FileExistsError unless the folder is new or empty."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"expected a new or empty folder {purpose}, {folder} already holds something")
+
+
 def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path)

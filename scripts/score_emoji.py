@@ -1,10 +1,11 @@
 """What the emoji generator is measured by, for sets of samples side by side, as a table in Markdown.
 
-    python scripts/score_emoji.py --data-path fluent_emoji_3d --samples samples/cfg1.0 samples/cfg2.5 samples/cfg4.0
+    python scripts/score_emoji.py --data-path fluent_emoji_3d --emoji emoji --samples samples/cfg1.0 samples/cfg4.0
 
 For every folder of sample.py: Frechet distance to all real pictures in the features of the bundled classifier, accuracy
 of that classifier and share of near-copies (see near_copies.py). Above them the floors: the two halves
-of the real pictures against each other, and what the bundled autoencoder makes of those that are trained on.
+of the real pictures against each other, and what the bundled autoencoder makes of those that are trained on, from the folders
+of emoji_sets.py.
 """
 
 import argparse
@@ -15,9 +16,9 @@ from typing import Any
 
 import torch
 from classify_emoji import BATCH, accuracy, read_samples
-from emoji_sets import reconstructed
 from near_copies import PERCENTILE, nearest
 
+from iptv2_diffusion.cli.image_sets import open_images
 from iptv2_diffusion.cli.sample_folder import SETTINGS
 from iptv2_diffusion.cli.sources import EMOJI_CLASSIFIER
 from iptv2_diffusion.data.emoji import EmojiSet, load_emoji
@@ -37,11 +38,17 @@ def gaussian(model: PictureClassifier, images: torch.Tensor) -> Gaussian:
     return moments.gaussian()
 
 
-def floors(model: PictureClassifier, data: EmojiSet) -> Iterable[Sequence[str]]:
-    halves = [gaussian(model, data.images[first::2]) for first in (0, 1)]
-    yield "one half, against the other", f"{len(data.images[::2])}", f"{frechet_distance(*halves):.2f}", "", ""
-    made = reconstructed(data.images[~data.held_out])
-    distance = frechet_distance(gaussian(model, made), gaussian(model, data.images))
+def pictures_in(folder: Path) -> torch.Tensor:
+    """uint8 (N, 3, H, W)"""
+    images = open_images(folder)
+    return torch.cat([torch.from_numpy(batch).permute(0, 3, 1, 2) for batch in images.batches(0, images.count, BATCH)])
+
+
+def floors(model: PictureClassifier, data: EmojiSet, real: Gaussian, emoji: Path) -> Iterable[Sequence[str]]:
+    half, other, made = (pictures_in(emoji / name) for name in ("half-a", "half-b", "reconstructions"))
+    distance = frechet_distance(gaussian(model, half), gaussian(model, other))
+    yield "one half, against the other", f"{len(half)}", f"{distance:.2f}", "", ""
+    distance = frechet_distance(gaussian(model, made), real)
     yield "reconstructions of the training set", f"{len(made)}", f"{distance:.2f}", "", ""
     held_out, labels = data.images[data.held_out], data.labels[data.held_out]
     named = f"{accuracy(model, held_out, labels):.3f}"
@@ -56,6 +63,7 @@ def described(folder: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-path", type=Path, required=True)
+    parser.add_argument("--emoji", type=Path, required=True, help="output folder of emoji_sets.py")
     parser.add_argument("--samples", type=Path, nargs="+", required=True, help="output folders of sample.py, of many")
     args = parser.parse_args()
     if missing := [folder for folder in args.samples if not (folder / SETTINGS).is_file()]:
@@ -63,7 +71,7 @@ def main() -> None:
     data, model = load_emoji(args.data_path), load_classifier(EMOJI_CLASSIFIER)
     training, real = data.images[~data.held_out], gaussian(model, data.images)
     threshold = nearest(data.images[data.held_out], training)[0].quantile(PERCENTILE / 100)
-    for row in (HEADER, ["---"] * len(HEADER), *floors(model, data)):
+    for row in (HEADER, ["---"] * len(HEADER), *floors(model, data, real, args.emoji)):
         print("| " + " | ".join(row) + " |")
     for folder in args.samples:
         images, labels = read_samples(folder)

@@ -12,6 +12,7 @@ from iptv2_diffusion.data.image_io import Photo, write_photo
 from iptv2_diffusion.data.pairs import PairedPictures, PictureList, pair_folders
 from iptv2_diffusion.data.restoration_sets import open_set, spec_of
 from iptv2_diffusion.data.sidd import BENCHMARK, read_blocks, write_blocks, write_submission
+from iptv2_diffusion.files import check_free
 from iptv2_diffusion.metrics.fidelity import to_uint8
 from iptv2_diffusion.restoration.protocols import Benchmark, noisy
 from iptv2_diffusion.restoration.tasks import TASKS
@@ -99,8 +100,7 @@ class Writer:
 
     def __init__(self, folder: Path) -> None:
         """FileExistsError unless the folder is new or empty."""
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise FileExistsError(f"expected a new or empty folder for restored pictures, {folder} holds something")
+        check_free(folder, "for restored pictures")
         self.folder = folder
         self.kept: list[np.ndarray] = []
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from iptv2_diffusion.cli.common import say
 from iptv2_diffusion.config import arg
+from iptv2_diffusion.files import check_free
 
 RECORD = "degrade.json"
 PAIRS = 3  # number of the random stream, beside those of training
@@ -38,8 +39,8 @@ def write_pairs(config: DegradeConfig) -> None:
 
     degrade = parse_degradations(config.degrade)
     pictures, names, origins = clean_pictures(config.data_path)
-    _begin(config, names)
     chosen = range(len(names)) if config.hold_out is None else split_scenes(origins, config.hold_out)[1]
+    _begin(config, names)
     source = CleanPatches(pictures, degrade)
     for index in tqdm(chosen, unit=" pictures"):  # what is missing of a run that was stopped
         files = {kind: config.output / kind / f"{names[index].replace('/', '-')}.png" for kind in (INPUT, TARGET)}
@@ -63,6 +64,5 @@ def _begin(config: DegradeConfig, names: Sequence[str]) -> None:
         if json.loads(record.read_text("utf-8")) != settings:
             raise FileExistsError(f"{config.output} holds pairs of other pictures or settings, see {record}")
         return
-    if config.output.exists() and (not config.output.is_dir() or any(config.output.iterdir())):
-        raise FileExistsError(f"expected a new or empty folder for pairs, {config.output} already holds something")
+    check_free(config.output, "for pairs")
     write_record(record, settings)

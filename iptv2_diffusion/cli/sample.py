@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from iptv2_diffusion.cli.common import run, say
 from iptv2_diffusion.cli.sample_config import SampleConfig, read_config
 from iptv2_diffusion.config import add_flags
+from iptv2_diffusion.files import check_free
 
 if TYPE_CHECKING:
     from iptv2_diffusion.cli.drawing import Models
@@ -49,8 +50,8 @@ def _sample() -> None:
 def _check_grid(output: Path | None) -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("a grid is drawn by one process: for a set that several share pass --format png")
-    if output is not None and output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise FileExistsError(f"expected a new or empty folder as --output, {output} already holds something")
+    if output is not None:
+        check_free(output, "as --output")
 
 
 def _draw_grid(config: SampleConfig) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from in_process import refusal_of
 from PIL import Image
 from small_train import small
 
@@ -28,17 +29,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 @pytest.fixture
 def refused(command: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """The one line that a refused command ends with."""
-
-    def call(name: str, *flags: object) -> str:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            command(name, *flags)
-        assert stop.value.code == 2
-        lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-        assert len(lines) == 1
-        return lines[0]
-
-    return call
+    return refusal_of(command, capsys)
 
 
 @pytest.fixture

@@ -314,9 +314,6 @@ def test_two_processes_make_the_files_of_one(settings: dict[str, Any], tmp_path:
     flags = ("latents", *flags_of(settings), "--output", tmp_path / "two")
     said = forked.run(tmp_path / "said", "iptv2_diffusion.cli.data", *flags, ranks=2)
     assert [part.out.count("12 pictures of 2 classes are in") for part in said] == [1, 0]
-    assert ["7/7" in part.err for part in said] == [
-        True,
-        False,
-    ]  # the first and the third shard; the other one is quiet
+    assert ["7/7" in part.err for part in said] == [True, False]  # first and third shard; the other process is quiet
     encode(tmp_path / "one", settings)
     assert contents(tmp_path / "two") == contents(tmp_path / "one")

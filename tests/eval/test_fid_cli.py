@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
-from toy_features import COUNT, Call, by_scipy, colours, loaded, record, toy
+from in_process import Call
+from toy_features import COUNT, by_scipy, colours, loaded, record, toy
 
 from iptv2_diffusion.cli import evaluate
 from iptv2_diffusion.diffusion.protocols import find_protocol

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 import torch
+from in_process import Call
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
-from toy_features import Call, by_scipy, loaded, record
+from toy_features import by_scipy, loaded, record
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from in_process import Call, printed_by, refusal_of
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
@@ -26,7 +27,6 @@ from iptv2_diffusion.restoration.model_files import load_restorer, save_weights
 
 TINY: dict[str, Any] = {"width": 4, "layers": (1, 2), "heads": (1, 2), "window": 8, "grid": 4}
 PAIRS = ("--pairs", "input", "target")
-Call = Callable[..., str]
 
 
 @pytest.fixture
@@ -53,28 +53,12 @@ def folder(tmp_path: Path, real_images: dict[str, torch.Tensor], monkeypatch: py
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
     """What it prints."""
-
-    def run(*flags: object) -> str:
-        capsys.readouterr()
-        monkeypatch.setattr(sys, "argv", ["eval.restoration", *map(str, flags)])
-        restoration.main()
-        return capsys.readouterr().out
-
-    return run
+    return printed_by(restoration.main, ("eval.restoration",), monkeypatch, capsys)
 
 
 @pytest.fixture
 def refused(call: Call, capsys: pytest.CaptureFixture[str]) -> Call:
-    """The one line that it ends with."""
-
-    def run(*flags: object) -> str:
-        with pytest.raises(SystemExit) as stop:
-            call(*flags)
-        assert stop.value.code == 2
-        (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-        return line
-
-    return run
+    return refusal_of(call, capsys)
 
 
 def records(path: str | Path) -> list[dict[str, Any]]:

@@ -1,7 +1,6 @@
 """A feature space of colours that stands for others, and what records and arrays hold."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import torch
 
 from iptv2_diffusion.metrics.extractors import FEATURES, LOGITS, SPATIAL, Extractor
 
-Call = Callable[..., str]
 COUNT = 24
 
 
