@@ -16,14 +16,21 @@ from torch.nn.grad import conv2d_weight
 
 def depthwise_conv(x: Tensor, weight: Tensor) -> Tensor:
     """x (B, C, H, W), weight (C, 1, k, k), odd k, stride 1, zeros around the map -> (B, C, H, W)."""
-    if weight.shape[-1] > 3 and torch.is_grad_enabled() and plain_cpu(x):
-        return _Depthwise.apply(x, weight)
+    if weight.shape[-1] > 3 and torch.is_grad_enabled() and x.device.type == "cpu":
+        return _Depthwise.apply(*_as_autocast_has_it(x, weight))
     return _conv(x, weight)
 
 
 def plain_cpu(x: Tensor) -> bool:
     """Where gradients of our own may stand in: on a CPU, but not under autocast, which needs the usual operators."""
     return x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+
+
+def _as_autocast_has_it(*tensors: Tensor) -> list[Tensor]:
+    """Of one type, which autocast would see to for an operator, but not for a function of our own."""
+    if not torch.is_autocast_enabled("cpu"):
+        return list(tensors)
+    return [tensor.to(torch.get_autocast_dtype("cpu")) for tensor in tensors]
 
 
 def _conv(x: Tensor, weight: Tensor) -> Tensor:

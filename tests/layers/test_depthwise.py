@@ -33,3 +33,20 @@ def test_only_asked_gradients() -> None:
     depthwise_conv(x, weight).sum().backward()
     assert weight.grad is not None
     assert x.grad is None
+
+
+@pytest.mark.parametrize("size", [(4, 4), (9, 11)])
+def test_under_autocast_output_and_gradients_are_those_of_bfloat16(size: tuple[int, int]) -> None:
+    x = torch.randn(2, 7, *size, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    weight = torch.randn(7, 1, 5, 5, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        out = depthwise_conv(x, weight)
+        expected = F.conv2d(x, weight, padding=2, groups=7)
+    assert out.dtype == torch.bfloat16
+    torch.testing.assert_close(out, expected)
+    seed = torch.randn(out.shape, generator=torch.Generator().manual_seed(2)).bfloat16()
+    gradients = torch.autograd.grad(out, (x, weight), seed)
+    exact = F.conv2d(x.bfloat16().double(), weight.bfloat16().double(), padding=2, groups=7)
+    for gradient, right in zip(gradients, torch.autograd.grad(exact, (x, weight), seed.double()), strict=True):
+        assert gradient.dtype == torch.float32
+        assert (gradient - right).norm() / right.norm() < 2**-8
