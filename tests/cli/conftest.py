@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from encoding import SHARD, SIZE
 from in_process import refusal_of
 from PIL import Image
 from small_train import small
@@ -69,3 +70,10 @@ def picture_folder(tmp_path: Path, emoji_folder: Path) -> Path:
 def clean(real_images: dict[str, torch.Tensor]) -> np.ndarray:
     """A part of a photograph, (48, 56, 3) uint8."""
     return real_images["cat"][:, 100:148, 130:186].permute(1, 2, 0).numpy().copy()
+
+
+@pytest.fixture
+def shard_settings(picture_folder: Path, small_vae: Path) -> dict[str, Any]:
+    """Of `encoding.encode`: twelve pictures of two classes make three shards; the batches do not fill them evenly."""
+    small = {"image_size": SIZE, "shard_size": SHARD, "batch_size": 3, "workers": 0}
+    return {"data_path": picture_folder, "vae": str(small_vae), "dtype": "float32", **small}

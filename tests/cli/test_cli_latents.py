@@ -2,63 +2,29 @@
 
 import io
 import json
-import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
 import tarfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import forked
 import numpy as np
 import pytest
 import torch
+from encoding import SIZE, contents, encode, flags_of, loaded
 from PIL import Image
-from safetensors.torch import load_file
 
 from iptv2_diffusion import LatentCodec
 from iptv2_diffusion.cli import latents
 from iptv2_diffusion.cli.data import LatentsConfig
-from iptv2_diffusion.data.latent_format import begin, finish, read_index, unpack_names
+from iptv2_diffusion.data.latent_format import read_index
 from iptv2_diffusion.data.latent_shards import check_latents
 from iptv2_diffusion.diffusion.latents import center_crop
 
 ROOT = Path(__file__).resolve().parents[2]
 BUNDLED_VAE = ROOT / "iptv2_diffusion/assets/emoji/vae"
-SIZE, SHARD = 32, 5  # pixels a side, pictures per shard
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
-
-
-@pytest.fixture
-def settings(picture_folder: Path, small_vae: Path) -> dict[str, Any]:
-    """Twelve pictures of two classes make three shards; the batches do not fill them evenly."""
-    small = {"image_size": SIZE, "shard_size": SHARD, "batch_size": 3, "workers": 0}
-    return {"data_path": picture_folder, "vae": str(small_vae), "dtype": "float32", **small}
-
-
-def flags_of(settings: dict[str, Any]) -> list[object]:
-    return [word for name, value in settings.items() for word in ("--" + name.replace("_", "-"), value)]
-
-
-def encode(output: Path, settings: dict[str, Any]) -> Path:
-    latents.encode_latents(LatentsConfig(output=output, **settings))
-    return output
-
-
-def loaded(root: Path) -> tuple[torch.Tensor, list[int], list[str]]:
-    """(N, views, 2, C, h, w), labels, names of all shards."""
-    shards = [load_file(path) for path in sorted(root.glob("*.safetensors"))]
-    moments, labels = (torch.cat([shard[name] for shard in shards]) for name in ("moments", "labels"))
-    return moments, labels.tolist(), [name for shard in shards for name in unpack_names(shard["names"])]
-
-
-def contents(root: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in root.iterdir()}
 
 
 def images_of(root: Path, names: list[str]) -> torch.Tensor:
@@ -73,15 +39,15 @@ def images_of(root: Path, names: list[str]) -> torch.Tensor:
 
 
 def test_moments_of_pictures_and_of_their_mirror_images(
-    command: Callable[..., None], settings: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    command: Callable[..., None], shard_settings: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    root, output = settings["data_path"], tmp_path / "latents"
-    command("data", "latents", *flags_of(settings), "--output", output)
+    root, output = shard_settings["data_path"], tmp_path / "latents"
+    command("data", "latents", *flags_of(shard_settings), "--output", output)
     assert f"12 pictures of 2 classes are in {output}" in capsys.readouterr().out
     moments, labels, names = loaded(output)
     assert names == sorted(str(path.relative_to(root)) for path in root.rglob("*.png"))
     assert labels == [0] * 6 + [1] * 6
-    images, codec = images_of(root, names), LatentCodec.from_pretrained(settings["vae"])
+    images, codec = images_of(root, names), LatentCodec.from_pretrained(shard_settings["vae"])
     for view, seen in enumerate((images, images.flip(-1))):
         for part, expected in enumerate(codec.moments(seen)):
             torch.testing.assert_close(moments[:, view, part], expected, rtol=1e-5, atol=1e-5)
@@ -93,87 +59,36 @@ def test_moments_of_pictures_and_of_their_mirror_images(
     assert "12 pictures in 3 shards of latents, all of them whole" in capsys.readouterr().out
 
 
-def test_half_precision_rounds_and_one_view_is_the_first(settings: dict[str, Any], tmp_path: Path) -> None:
-    whole = loaded(encode(tmp_path / "whole", settings))[0]
-    half = loaded(encode(tmp_path / "half", settings | {"dtype": "float16", "flip": False}))[0]
+def test_half_precision_rounds_and_one_view_is_the_first(shard_settings: dict[str, Any], tmp_path: Path) -> None:
+    whole = loaded(encode(tmp_path / "whole", shard_settings))[0]
+    half = loaded(encode(tmp_path / "half", shard_settings | {"dtype": "float16", "flip": False}))[0]
     torch.testing.assert_close(half, whole[:, :1].half(), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("after", [0, 1, 2])
-def test_an_interrupted_run_goes_on(
-    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
-) -> None:
-    encode(tmp_path / "whole", settings)
-    write, written = latents.write_shard, []
-
-    def interrupted(root: Path, header: Any, shard: int, tensors: Any) -> None:
-        if len(written) == after:
-            raise KeyboardInterrupt
-        written.append(shard)
-        write(root, header, shard, tensors)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(latents, "write_shard", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            encode(tmp_path / "parts", settings)
-    with pytest.raises(ValueError, match="are unfinished"):
-        check_latents(tmp_path / "parts")
-    monkeypatch.setattr(latents, "write_shard", lambda *a: (written.append(a[2]), write(*a)))
-    encode(tmp_path / "parts", settings)
-    assert written == [0, 1, 2]  # each once
-    assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
-
-
-def test_a_damaged_shard_that_was_removed_is_made_again(settings: dict[str, Any], tmp_path: Path) -> None:
-    output = encode(tmp_path / "latents", settings)
-    before = contents(output)
-    (output / "shard-00001.safetensors").unlink()
-    encode(output, settings)
-    assert contents(output) == before
-
-
 def test_another_share_is_held_out_without_encoding(
-    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shard_settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    output = encode(tmp_path / "latents", settings)
+    output = encode(tmp_path / "latents", shard_settings)
     before = contents(output)
     monkeypatch.setattr(LatentCodec, "moments", None)
-    encode(output, settings | {"hold_out": 4})
+    encode(output, shard_settings | {"hold_out": 4})
     assert read_index(output)[0].hold_out == check_latents(output).hold_out == 4
-    encode(output, settings)
+    encode(output, shard_settings)
     assert contents(output) == before
 
 
-def test_a_root_that_fits_several_layouts_is_refused(settings: dict[str, Any], tmp_path: Path) -> None:
-    root = settings["data_path"]
+def test_a_root_that_fits_several_layouts_is_refused(shard_settings: dict[str, Any], tmp_path: Path) -> None:
+    root = shard_settings["data_path"]
     write_tars(tmp_path / "tars", root, sorted(str(path.relative_to(root)) for path in root.rglob("*.png")), [0] * 12)
     (tmp_path / "tars" / "0.tar").rename(root / "stray.tar")
     (root / "metadata.csv").write_text("notes\n")
     expected = "fits several layouts, tars (stray.tar), datasets (metadata.csv), folders (even): pass --layout"
     with pytest.raises(ValueError, match=re.escape(expected)):
-        encode(tmp_path / "latents", settings)
+        encode(tmp_path / "latents", shard_settings)
     layouts: dict[Any, tuple[str, ...]] = {"folders": ("even", "odd"), "tars": ("0",)}
     for layout, names in layouts.items():
-        config = LatentsConfig(output=tmp_path, layout=layout, **settings)
+        config = LatentsConfig(output=tmp_path, layout=layout, **shard_settings)
         assert latents.open_pictures(config).classes == names
-
-
-def test_shares_of_processes_make_the_same_files(settings: dict[str, Any], tmp_path: Path) -> None:
-    encode(tmp_path / "one", settings)
-    config = LatentsConfig(output=tmp_path / "two", **settings)
-    pictures, codec = latents.open_pictures(config), LatentCodec.from_pretrained(config.vae)
-    header = latents.make_header(config, pictures, codec)
-    begin(config.output, header)
-    for share in ([1], [0, 2]):
-        latents.encode_shards(config, pictures, codec, header, share)
-    finish(config.output, header)
-    assert contents(tmp_path / "one") == contents(tmp_path / "two")
-
-
-def test_worker_processes_make_the_same_files(settings: dict[str, Any], tmp_path: Path) -> None:
-    encode(tmp_path / "none", settings)
-    encode(tmp_path / "two", settings | {"workers": 2})
-    assert contents(tmp_path / "none") == contents(tmp_path / "two")
 
 
 def write_tars(root: Path, folder: Path, names: list[str], labels: list[int]) -> None:
@@ -188,27 +103,27 @@ def write_tars(root: Path, folder: Path, names: list[str], labels: list[int]) ->
                 archive.addfile(member, io.BytesIO(str(labels[index]).encode()))
 
 
-def test_tars_and_folders_give_the_same_moments(settings: dict[str, Any], tmp_path: Path) -> None:
-    moments, labels, names = loaded(encode(tmp_path / "folder", settings))
-    write_tars(tmp_path / "tars", settings["data_path"], names, labels)
+def test_tars_and_folders_give_the_same_moments(shard_settings: dict[str, Any], tmp_path: Path) -> None:
+    moments, labels, names = loaded(encode(tmp_path / "folder", shard_settings))
+    write_tars(tmp_path / "tars", shard_settings["data_path"], names, labels)
     (tmp_path / "names.txt").write_text("even\nodd\n")
     wanted = {"data_path": tmp_path / "tars", "classes": tmp_path / "names.txt"}
-    packed = loaded(encode(tmp_path / "packed", settings | wanted))
+    packed = loaded(encode(tmp_path / "packed", shard_settings | wanted))
     torch.testing.assert_close(packed[0], moments, rtol=0, atol=0)
     assert packed[1] == labels
     assert packed[2][0] == "0.tar/00.png"
     assert read_index(tmp_path / "packed")[0].classes == ("even", "odd")
 
 
-def test_a_hugging_face_folder_gives_the_same_moments(settings: dict[str, Any], tmp_path: Path) -> None:
+def test_a_hugging_face_folder_gives_the_same_moments(shard_settings: dict[str, Any], tmp_path: Path) -> None:
     pytest.importorskip("datasets", reason="needs the extra hf")
-    moments, labels, names = loaded(encode(tmp_path / "folder", settings))
+    moments, labels, names = loaded(encode(tmp_path / "folder", shard_settings))
     lines = [
         json.dumps({"file_name": name, "label": label, "order": index})
         for index, (name, label) in enumerate(zip(names, labels, strict=True))
     ]
-    (settings["data_path"] / "metadata.jsonl").write_text("\n".join(lines))
-    found = loaded(encode(tmp_path / "hf", settings | {"layout": "datasets"}))
+    (shard_settings["data_path"] / "metadata.jsonl").write_text("\n".join(lines))
+    found = loaded(encode(tmp_path / "hf", shard_settings | {"layout": "datasets"}))
     places = [names.index(name) for name in found[2]]
     assert sorted(places) == list(range(12))
     torch.testing.assert_close(found[0], moments[places], rtol=1e-5, atol=1e-5)
@@ -216,13 +131,13 @@ def test_a_hugging_face_folder_gives_the_same_moments(settings: dict[str, Any], 
 
 
 def test_refuses_bad_requests_in_one_line(
-    refused: Callable[..., str], settings: dict[str, Any], small_vae: Path, tmp_path: Path
+    refused: Callable[..., str], shard_settings: dict[str, Any], small_vae: Path, tmp_path: Path
 ) -> None:
-    output = encode(tmp_path / "latents", settings)
+    output = encode(tmp_path / "latents", shard_settings)
     before = contents(output)
 
     def refusal(**changes: Any) -> str:
-        return refused("data", "latents", *flags_of(settings | {"output": output} | changes))
+        return refused("data", "latents", *flags_of(shard_settings | {"output": output} | changes))
 
     assert "another configuration: dtype is float32, not float16" in refusal(dtype="float16")
     assert "shard_size is 5, not 4" in refusal(shard_size=4)
@@ -234,8 +149,8 @@ def test_refuses_bad_requests_in_one_line(
     assert "--classes names the classes of tar files" in refusal(classes=small_vae / "config.json")
     assert "No such file or directory: 'absent.txt'" in refusal(classes="absent.txt")
     assert "no folder" in refusal(data_path=tmp_path / "absent")
-    assert "new or empty folder" in refusal(output=settings["data_path"])
-    damaged = settings["data_path"] / "even" / "zz.png"
+    assert "new or empty folder" in refusal(output=shard_settings["data_path"])
+    damaged = shard_settings["data_path"] / "even" / "zz.png"
     damaged.write_bytes(b"no picture")
     for workers in (0, 1):
         output = tmp_path / f"damaged-{workers}"
@@ -243,22 +158,22 @@ def test_refuses_bad_requests_in_one_line(
 
 
 def test_moments_that_are_not_finite_are_refused_by_name(
-    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shard_settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     moments = LatentCodec.moments
     monkeypatch.setattr(LatentCodec, "moments", lambda *a: [part * 1e6 for part in moments(*a)])
     with pytest.raises(ValueError, match=r"the moments of even/.*\.png are not finite as torch\.float16"):
-        encode(tmp_path / "latents", settings | {"dtype": "float16"})
+        encode(tmp_path / "latents", shard_settings | {"dtype": "float16"})
 
 
 @pytest.mark.usefixtures("small_presets")
 def test_trains_on_shards(
     command: Callable[..., None],
     refused: Callable[..., str],
-    settings: dict[str, Any],
+    shard_settings: dict[str, Any],
     tmp_path: Path,
 ) -> None:
-    output = encode(tmp_path / "latents", settings | {"hold_out": 4})
+    output = encode(tmp_path / "latents", shard_settings | {"hold_out": 4})
     looks = ("--steps", 2, "--log-every", 1, "--validate-every", 2, "--preview-every", "none")
     flags = ("--model", "IPTV2-Ti-16", "--batch-size", 2, "--workers", 0, *looks, "--data-path", output)
     size = ("--image-size", SIZE)
@@ -269,13 +184,13 @@ def test_trains_on_shards(
     assert held_out == [pytest.approx(1.0, abs=0.2)]
     checkpoint = tmp_path / "run" / "checkpoint-00000002"
     assert json.loads((checkpoint / "class_names.json").read_text()) == ["even", "odd"]
-    assert json.loads((checkpoint / "run.json").read_text())["info"]["vae"] == settings["vae"]
+    assert json.loads((checkpoint / "run.json").read_text())["info"]["vae"] == shard_settings["vae"]
     elsewhere = ("--output", tmp_path / "other")
     assert f"--image-size {SIZE}, of the latents, got 256" in refused("train", *flags, *elsewhere)
     message = refused("train", *flags, *size, *elsewhere, "--vae", BUNDLED_VAE)
-    assert f"made by the VAE {settings['vae']}, not " in message
+    assert f"made by the VAE {shard_settings['vae']}, not " in message
     assert "scale 0.18215, not 1.0" in message
-    moved = shutil.copytree(settings["vae"], tmp_path / "moved")
+    moved = shutil.copytree(shard_settings["vae"], tmp_path / "moved")
     rename = json.loads((output / "index.json").read_text()) | {"vae": str(tmp_path / "gone")}
     (output / "index.json").write_text(json.dumps(rename))
     message = refused("train", *flags, *size, *elsewhere)
@@ -284,36 +199,9 @@ def test_trains_on_shards(
     command("train", *flags, *size, *again, "--steps", 3)
     checkpoint = tmp_path / "run" / "checkpoint-00000003"
     info = json.loads((checkpoint / "run.json").read_text())["info"]
-    assert (info["vae"], info["recipe"]["vae"]) == (str(moved), settings["vae"])
+    assert (info["vae"], info["recipe"]["vae"]) == (str(moved), shard_settings["vae"])
     (output / "shard-00001.safetensors").rename(tmp_path / "elsewhere")
     assert "1 of 3 shards are missing" in refused("train", *flags, *size, *elsewhere)
     (output / "index.json").rename(output / ".header.json")
     assert "are unfinished" in refused("train", *flags, *size, *elsewhere)
     assert not (tmp_path / "other").exists()
-
-
-@pytest.mark.slow
-def test_a_killed_run_goes_on(settings: dict[str, Any], tmp_path: Path) -> None:
-    small = settings | {"shard_size": 1, "batch_size": 1}
-    encode(tmp_path / "whole", small)
-    words = [*map(str, flags_of(small)), "--output", str(tmp_path / "parts")]
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "iptv2_diffusion.cli.data", "latents", *words]
-    process = subprocess.Popen(command, cwd=ROOT, env=environment)
-    while process.poll() is None and not (tmp_path / "parts/shard-00001.safetensors").exists():
-        time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (tmp_path / "parts/index.json").exists()
-    encode(tmp_path / "parts", small)
-    assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
-
-
-@pytest.mark.slow
-def test_two_processes_make_the_files_of_one(settings: dict[str, Any], tmp_path: Path) -> None:
-    flags = ("latents", *flags_of(settings), "--output", tmp_path / "two")
-    said = forked.run(tmp_path / "said", "iptv2_diffusion.cli.data", *flags, ranks=2)
-    assert [part.out.count("12 pictures of 2 classes are in") for part in said] == [1, 0]
-    assert ["7/7" in part.err for part in said] == [True, False]  # first and third shard; the other process is quiet
-    encode(tmp_path / "one", settings)
-    assert contents(tmp_path / "two") == contents(tmp_path / "one")
