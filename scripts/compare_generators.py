@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 
 from iptv2_diffusion.cli.load import load_denoiser
-from iptv2_diffusion.engine import newest, read_run
+from iptv2_diffusion.engine import newest, read_records, read_run
 from iptv2_diffusion.metrics.complexity import macs, parameters
 from iptv2_diffusion.pictures import grid
 
@@ -37,7 +37,7 @@ class Run:
 
     @cached_property
     def records(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.path / "stats.jsonl").read_text().splitlines()]
+        return read_records(self.path)
 
     @cached_property
     def batch(self) -> int:

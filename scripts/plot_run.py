@@ -4,10 +4,11 @@ python scripts/plot_run.py runs/emoji curve.png
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+
+from iptv2_diffusion.engine import read_records
 
 SMOOTHING = 20  # records averaged for a point of the training curve
 
@@ -29,7 +30,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.picture.exists():
         raise SystemExit(f"{args.picture} exists")
-    records = [json.loads(line) for line in (args.run / "stats.jsonl").read_text().splitlines()]
+    records = read_records(args.run)
     figure, axes = plt.subplots(figsize=(6, 3.5), layout="constrained")
     steps, losses = series(records, "loss")
     axes.plot(steps, smoothed(losses), label="training, trained weights", linewidth=1)

@@ -11,7 +11,6 @@ one thing changed.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ import torch
 
 from iptv2_diffusion.backbone.config import RESTORERS
 from iptv2_diffusion.cli import train_restoration
+from iptv2_diffusion.engine import read_records
 from iptv2_diffusion.metrics.complexity import macs, parameters
 from iptv2_diffusion.restoration.restorer import IPTV2Restorer
 
@@ -40,7 +40,9 @@ TRIALS: dict[str, dict[str, Any]] = {
     "32-024-fcsa": BEST | {"attention": ("fcsa",)},
     "32-024-ggsa": BEST | {"attention": ("ggsa",)},
 }
-RECIPE = "--task denoise-color --sigma 0-55 --stages 0:64x8 --lr 1e-3 --warmup-steps 50 --clip 1.0 --ema 0.99 --hold-out 40"
+RECIPE = (
+    "--task denoise-color --sigma 0-55 --stages 0:64x8 --lr 1e-3 --warmup-steps 50 --clip 1.0 --ema 0.99 --hold-out 40"
+)
 PSNR, SIGMAS, SIDE = "validation/psnr", (15, 25, 50), 128
 PER_RUN = "--precision bf16 --workers 0 --preview-every none"
 
@@ -52,8 +54,7 @@ def train(name: str, output: Path, rest: Sequence[str]) -> None:
 
 
 def row(folder: Path) -> str:
-    records = [json.loads(line) for line in (folder / "stats.jsonl").read_text("utf-8").splitlines()]
-    figures = next(record for record in reversed(records) if f"{PSNR}_{SIGMAS[0]}" in record)
+    figures = next(record for record in reversed(read_records(folder)) if f"{PSNR}_{SIGMAS[0]}" in record)
     with torch.device("meta"):
         model = IPTV2Restorer(**(RESTORERS["IPTV2-Ti"] | TRIALS[folder.name])).fuse()
         cost = macs(model, torch.zeros(1, 3, SIDE, SIDE)) / SIDE**2

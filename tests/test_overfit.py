@@ -1,6 +1,5 @@
 """Objective, model, loop and optimizer together: a tiny denoiser learns eight latents by heart."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from iptv2_diffusion.cli.sources import EMOJI, EMOJI_LATENTS
 from iptv2_diffusion.data.sources import LatentMoments, load_moments
 from iptv2_diffusion.diffusion.schedule import paper_scheduler
 from iptv2_diffusion.diffusion.task import GenerationTask
-from iptv2_diffusion.engine import TrainConfig, fit
+from iptv2_diffusion.engine import TrainConfig, fit, read_records
 
 STEPS = 300
 
@@ -63,7 +62,7 @@ def test_eight_latents_are_learned_by_heart(tmp_path: Path) -> None:
         log_every=1,
     )
     assert fit(overfitting(latents), config) == STEPS
-    lines = [json.loads(line) for line in (config.output / "stats.jsonl").read_text().splitlines()]
+    lines = read_records(config.output)
     losses = [line["loss"] for line in lines if "loss" in line]
     assert losses[0] > 0.8  # about the variance of the noise: an untrained head answers zero
     limit = 0.7 * error_without_the_pictures(latents.mean)

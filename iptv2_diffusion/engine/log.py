@@ -106,6 +106,12 @@ class Log:
             tracker.finish()
 
 
+def read_records(run: Path) -> list[dict[str, Any]]:
+    """What a run has recorded so far, each with its `step`; a last line may be half written."""
+    text = (run / STATS).read_text(encoding="utf-8")
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+
+
 def _truncate(path: Path, start: int) -> None:
     """Keeps the records of the first `start` updates; a last line cut short by a crash goes too."""
     if not path.exists():

@@ -21,6 +21,7 @@ from iptv2_diffusion.cli.data import LatentsConfig
 from iptv2_diffusion.data.latent_format import read_index
 from iptv2_diffusion.data.latent_shards import check_latents
 from iptv2_diffusion.diffusion.latents import center_crop
+from iptv2_diffusion.engine import read_records
 
 ROOT = Path(__file__).resolve().parents[2]
 BUNDLED_VAE = ROOT / "iptv2_diffusion/assets/emoji/vae"
@@ -178,7 +179,7 @@ def test_trains_on_shards(
     flags = ("--model", "IPTV2-Ti-16", "--batch-size", 2, "--workers", 0, *looks, "--data-path", output)
     size = ("--image-size", SIZE)
     command("train", *flags, *size, "--output", tmp_path / "run")
-    records = [json.loads(line) for line in (tmp_path / "run" / "stats.jsonl").read_text().splitlines()]
+    records = read_records(tmp_path / "run")
     assert records[0]["simple"] == pytest.approx(1.0, abs=0.4)  # predicts 0 for unit noise
     held_out = [record["validation/held_out_loss"] for record in records if "validation/held_out_loss" in record]
     assert held_out == [pytest.approx(1.0, abs=0.2)]

@@ -15,6 +15,7 @@ from iptv2_diffusion.cli.common import allow_tf32
 from iptv2_diffusion.cli.load import load_denoiser
 from iptv2_diffusion.cli.sample_config import METADATA_KEY
 from iptv2_diffusion.cli.sources import EMOJI
+from iptv2_diffusion.engine import read_records
 
 TINY = ("--model", "IPTV2-Ti-16", "--batch-size", 4, "--validate-every", "none", "--preview-every", "none")
 PICTURES = ("--model", "IPTV2-Ti", "--image-size", 64, "--batch-size", 4, "--workers", 0, "--seed", 3)
@@ -38,7 +39,7 @@ def test_without_data_it_says_so_trains_on_the_bundled_set_and_can_be_sampled(co
     looks = ("--preview-every", 2, "--validate-every", 2)
     command("train", "--model", "IPTV2-Ti-16", "--batch-size", 4, "--steps", 2, *looks, "--output", tmp_path / "run")
     assert "bundled emoji" in capsys.readouterr().out.splitlines()[0]
-    records = [json.loads(line) for line in (tmp_path / "run" / "stats.jsonl").read_text().splitlines()]
+    records = read_records(tmp_path / "run")
     held_out = [record["validation/held_out_loss"] for record in records if "validation/held_out_loss" in record]
     # The untrained network predicts nothing, and a velocity has unit variance.
     assert held_out == [pytest.approx(1.0, abs=0.1)]
@@ -87,7 +88,7 @@ def test_compile_reaches_the_model(command, tmp_path, monkeypatch):
 def test_trains_on_a_folder_of_pictures(command, tmp_path, small_vae, picture_folder):
     flags = (*PICTURES, "--vae", small_vae, "--data-path", picture_folder, "--steps", 2, "--log-every", 1)
     command("train", *flags, "--output", tmp_path / "run")
-    records = [json.loads(line) for line in (tmp_path / "run" / "stats.jsonl").read_text().splitlines()]
+    records = read_records(tmp_path / "run")
     assert records[0]["simple"] == pytest.approx(1.0, abs=0.3)  # predicts 0 for unit noise
     run = json.loads((tmp_path / "run" / "checkpoint-00000002" / "run.json").read_text())
     assert run["info"]["generation"]["prediction"] == "epsilon"
@@ -136,7 +137,7 @@ def test_refuses_objectives_and_beginnings_that_cannot_be(refused, tmp_path, fla
 def test_the_baseline_and_a_rectified_flow(command, refused, tmp_path):
     flow = (*TINY, "--model", "DiT-Ti/2", "--prediction", "flow", "--flow-mean", 0.5, "--log-every", 1)
     command("train", *flow, "--steps", 2, "--output", tmp_path / "run")
-    records = [json.loads(line) for line in (tmp_path / "run" / "stats.jsonl").read_text().splitlines()]
+    records = read_records(tmp_path / "run")
     # The untrained network predicts nothing; the latents have unit variance, and so has the noise.
     assert records[0]["simple"] == records[0]["loss"] == pytest.approx(2.0, abs=0.3)
     assert sum(name.startswith("simple/t") for name in records[0]) in range(1, 5)  # bins of four samples
@@ -217,8 +218,5 @@ def test_two_processes_resume_bit_for_bit_and_see_the_data_of_one(tmp_path, comm
         forked.run(tmp_path / f"{said} said", Path(small_train.__file__), *flags, ranks=2)
     assert_equal_weights(weights(tmp_path / "whole", 4), weights(tmp_path / "halves", 4))
     command("train", *constant, "--steps", 4, "--output", tmp_path / "one")
-    losses = [
-        [json.loads(line)["loss"] for line in (tmp_path / name / "stats.jsonl").read_text().splitlines()]
-        for name in ("whole", "one")
-    ]
+    losses = [[record["loss"] for record in read_records(tmp_path / name)] for name in ("whole", "one")]
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)

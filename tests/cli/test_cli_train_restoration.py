@@ -17,6 +17,7 @@ from skimage import data as skimage_data
 
 from iptv2_diffusion import IPTV2Restorer
 from iptv2_diffusion.cli.train_restoration import STAGES, _defaults
+from iptv2_diffusion.engine import read_records
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL_TRAIN = ROOT / "tests" / "small_train.py"
@@ -61,7 +62,7 @@ def pairs(photos: Path, tmp_path: Path) -> Path:
 
 
 def records(output: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (output / "stats.jsonl").read_text().splitlines()]
+    return read_records(output)
 
 
 def test_every_stage_runs_is_validated_and_shown(command, photos, tmp_path, capsys):

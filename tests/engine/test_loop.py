@@ -15,7 +15,7 @@ import pytest
 import torch
 from toy import ToyNet, ToyTask, assert_same_checkpoint, losses, records, tensors, toy_config
 
-from iptv2_diffusion.engine import averages, fit, loop, newest, read_run
+from iptv2_diffusion.engine import averages, fit, loop, newest, read_records, read_run
 from iptv2_diffusion.engine.checkpoint import expected_bytes
 
 
@@ -295,7 +295,7 @@ def test_the_clock_is_recorded_and_continues(tmp_path):
     fit(ToyTask(), toy_config(tmp_path, steps=3))
     first = read_run(tmp_path / "checkpoint-00000003")["seconds"]
     fit(ToyTask(), toy_config(tmp_path, resume=True))
-    lines = [json.loads(line) for line in (tmp_path / "stats.jsonl").read_text().splitlines()]
+    lines = read_records(tmp_path)
     seconds = [line["seconds"] for line in lines if "seconds" in line]
     assert 0 < first < seconds[3]
     assert seconds == sorted(seconds)

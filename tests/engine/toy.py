@@ -1,6 +1,5 @@
 """A task small enough to train in milliseconds."""
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -14,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from iptv2_diffusion.engine import TrainConfig
+from iptv2_diffusion.engine import TrainConfig, read_records
 from iptv2_diffusion.engine.task import Scalar
 
 
@@ -89,7 +88,7 @@ def toy_config(output: Path, **changes: Any) -> TrainConfig:
 
 def records(output: Path) -> list[dict[str, Any]]:
     """The lines of stats.jsonl without what a clock measured."""
-    lines = [json.loads(line) for line in (output / "stats.jsonl").read_text().splitlines()]
+    lines = read_records(output)
     return [{k: v for k, v in line.items() if k not in ("seconds", "images_per_second")} for line in lines]
 
 
