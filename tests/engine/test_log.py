@@ -1,15 +1,16 @@
-"""Trackers."""
+"""Records and trackers."""
 
 import json
 import sys
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 from toy import ToyTask, records, toy_config
 
-from iptv2_diffusion.engine import fit, log
+from iptv2_diffusion.engine import fit, log, read_records
 
 
 class Project(ModuleType):
@@ -80,3 +81,8 @@ def test_weights_and_biases_itself_works_offline(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     fit(ToyTask(), toy_config(tmp_path, tracker=("wandb",)))
     assert list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
+
+
+def test_a_half_written_record_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "stats.jsonl").write_text('{"step": 1, "loss": 0.5}\n{"step": 2, "lo')
+    assert read_records(tmp_path) == [{"step": 1, "loss": 0.5}]
