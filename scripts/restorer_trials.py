@@ -1,13 +1,14 @@
 """Short trainings of small restorers, to choose the one that ships: `python scripts/restorer_trials.py --help`.
 
     for trial in $(python scripts/restorer_trials.py list); do
-      python scripts/restorer_trials.py train $trial --output runs/trials/$trial --steps 600 --data-path photos_bsds500/train \\
-        photos_bsds500/test
+      python scripts/restorer_trials.py train $trial --output runs/trials/$trial --steps 600 --validate-every 600 \\
+        --data-path photos_bsds500/train photos_bsds500/test
     done
     python scripts/restorer_trials.py table runs/trials/*
 
-More flags go to train.py. The table shows PSNR of the held-out photographs at the end of each run, parameters and what a pixel costs. Training is of blind colour denoising; the networks cost about the same, or are the best of those with
-one thing changed.
+More flags go to train.py. The table shows PSNR of the held-out photographs at the end of each run, parameters and what
+a pixel costs. Training is of blind colour denoising; the networks cost about the same, or are the best of those with one
+thing changed.
 """
 
 import argparse
