@@ -62,9 +62,10 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
 
 
 def _root(covariance: np.ndarray) -> np.ndarray:
-    """The symmetric square root; eigenvalues below 0 are rounding."""
+    """The symmetric square root; eigenvalues that rounding alone can bring about, on either side of 0, are 0."""
     values, vectors = np.linalg.eigh(covariance.astype(np.float64))
-    return (vectors * np.sqrt(values.clip(0))) @ vectors.T
+    rounding = len(values) * np.finfo(np.float64).eps * values.max()
+    return (vectors * np.sqrt(np.where(values > rounding, values, 0))) @ vectors.T
 
 
 def _check(a: Gaussian, b: Gaussian) -> None:
