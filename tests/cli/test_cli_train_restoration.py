@@ -61,20 +61,16 @@ def pairs(photos: Path, tmp_path: Path) -> Path:
     return tmp_path / "pairs"
 
 
-def records(output: Path) -> list[dict[str, Any]]:
-    return read_records(output)
-
-
 def test_every_stage_runs_is_validated_and_shown(command, photos, tmp_path, capsys):
     every = ("--log-every", 1, "--validate-every", 3, "--preview-every", 3, "--checkpoint-every", 5)
     flags = ("--task", "denoise-color", "--sigma", "5-55", *FLAGS, *STAGE_FLAGS, *every, "--output", tmp_path / "run")
     command("train", *flags, "--data-path", photos)
     assert "Training denoise-color on 4 pictures, 2 held out." in capsys.readouterr().out
-    losses = [record for record in records(tmp_path / "run") if "loss" in record]
+    losses = [record for record in read_records(tmp_path / "run") if "loss" in record]
     assert len(losses) == 7
     assert losses[0]["lr"] == pytest.approx(3e-4)
     assert losses[-1]["lr"] == pytest.approx(1e-6)
-    figures = [record for record in records(tmp_path / "run") if "validation/psnr" in record]
+    figures = [record for record in read_records(tmp_path / "run") if "validation/psnr" in record]
     assert [record["step"] for record in figures] == [3, 6]
     for score in ("psnr", "ssim"):
         levels = [figures[1][f"validation/{score}_{level}"] for level in (15, 25, 50)]
@@ -175,7 +171,7 @@ def test_two_processes_train_every_stage_as_one_does(photos, tmp_path):
     settings = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run([*map(str, words)], cwd=ROOT, env=settings, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
-    one, two = records(tmp_path / "one"), records(tmp_path / "two")
+    one, two = read_records(tmp_path / "one"), read_records(tmp_path / "two")
     assert [record["step"] for record in two] == [1, 2, 3, 3, 4, 5, 6, 6, 7]
     for ours, theirs in zip(two, one, strict=True):
         assert ours.keys() == theirs.keys()
