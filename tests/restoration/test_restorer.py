@@ -102,11 +102,13 @@ def test_a_gradient_reaches_every_parameter(channels: tuple[int, int]) -> None:
     assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
-@pytest.mark.parametrize("name", ["IPTV2-Ti", "IPTV2-S", "IPTV2-B", "IPTV2-B+"])
-def test_presets_build(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "multiple"), [("IPTV2-Ti", 8), ("IPTV2-Lite", 4), ("IPTV2-S", 8), ("IPTV2-B", 8), ("IPTV2-B+", 8)]
+)
+def test_presets_build(name: str, multiple: int) -> None:
     with torch.device("meta"):
         model = create_restorer(name)
-    assert model.size_multiple == 8
+    assert model.size_multiple == multiple
 
 
 @torch.no_grad()
@@ -129,7 +131,7 @@ def test_an_empty_side_is_refused() -> None:
 
 
 def test_unknown_names_are_refused_with_those_that_exist() -> None:
-    with pytest.raises(ValueError, match=r"IPTV2-Ti, IPTV2-S, IPTV2-B, IPTV2-B\+"):
+    with pytest.raises(ValueError, match=r"IPTV2-Ti, IPTV2-Lite, IPTV2-S, IPTV2-B, IPTV2-B\+"):
         create_restorer("Restormer")
     with pytest.raises(ValueError, match="feed_forward"):
         create_restorer("IPTV2-Ti", feed_forward="mlp")
