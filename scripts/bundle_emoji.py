@@ -24,6 +24,7 @@ from train_autoencoder import moments, psnr
 from iptv2_diffusion import IPTV2Pipeline, IPTV2Transformer2DModel
 from iptv2_diffusion.cli.sources import EMOJI, EMOJI_LATENTS
 from iptv2_diffusion.data.emoji import CATEGORIES, held_out_mask, load_emoji
+from iptv2_diffusion.data.sources import CLASS_NAMES, load_moments
 from iptv2_diffusion.diffusion.schedule import make_scheduler
 from iptv2_diffusion.engine import newest
 
@@ -55,8 +56,9 @@ def bundle_latents(args: argparse.Namespace) -> None:
         replace_folder(Path(scratch) / "vae", EMOJI / "vae", args.replace)
     vae = AutoencoderKL.from_pretrained(EMOJI / "vae").float().eval()
     mean, std = moments(vae, data.images)
-    tensors = {"mean": mean.half().contiguous(), "std": std.half().contiguous(), "labels": data.labels.to(torch.uint8)}
-    save_file(tensors, EMOJI_LATENTS)
+    labels = torch.stack([data.labels, data.sublabels], dim=1).to(torch.uint8)
+    tensors = {"mean": mean.half().contiguous(), "std": std.half().contiguous(), "labels": labels}
+    save_file(tensors, EMOJI_LATENTS, metadata={CLASS_NAMES: json.dumps(data.class_names)})
     held_out = held_out_mask(len(mean))
     sampled = (mean + std * torch.randn(std.shape, generator=torch.Generator().manual_seed(0)))[held_out]
     print("parameters", sum(p.numel() for p in vae.parameters()))
@@ -76,7 +78,7 @@ def bundle_denoiser(args: argparse.Namespace) -> None:
         transformer=model.half(),
         vae=AutoencoderKL.from_pretrained(EMOJI / "vae").half(),
         scheduler=make_scheduler(args.scheduler, trained.config, learned_sigma=False),
-        id2label=dict(enumerate(CATEGORIES)),
+        id2label=dict(enumerate(load_moments(EMOJI_LATENTS).class_names or CATEGORIES)),
     )
     with tempfile.TemporaryDirectory(dir=EMOJI.parent) as scratch:
         pipeline.save_pretrained(scratch)

@@ -56,7 +56,7 @@ def bundled_emoji(generation: Any) -> GenerationData:
     return GenerationData(
         training=moments.part(~held_out),
         held_out=moments.part(held_out),
-        class_names=list(CATEGORIES),
+        class_names=list(moments.class_names or CATEGORIES),
         codec=LatentCodec.from_pretrained(vae_source(BUNDLED_VAE)),
         vae=BUNDLED_VAE,
         content=_digest(moments.labels.tolist()),

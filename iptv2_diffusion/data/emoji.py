@@ -31,7 +31,9 @@ HOLD_OUT_EVERY = 10  # every tenth picture, in the order of labels.csv, is never
 @dataclass(frozen=True, kw_only=True)
 class EmojiSet:
     images: torch.Tensor  # (N, 3, size, size) uint8
-    labels: torch.Tensor  # (N,) int64, indices into CATEGORIES
+    labels: torch.Tensor  # (N,) int64, indices into CATEGORIES, which begin class_names
+    sublabels: torch.Tensor  # (N,) int64, of the subcategories, indices into class_names
+    class_names: tuple[str, ...]  # CATEGORIES, then the subcategories of each in turn
     names: tuple[str, ...]
 
     @property
@@ -60,8 +62,12 @@ def load_emoji(root: Path, size: int = 128) -> EmojiSet:
     for index, row in enumerate(rows):
         with Image.open(root / "images" / row["file"]) as picture:
             pixels[index] = composite_on_white(picture, size)
+    finer = sorted({(CATEGORIES.index(row["category"]), row["subcategory"]) for row in rows})
+    class_names = (*CATEGORIES, *(name for _, name in finer))
     return EmojiSet(
         images=torch.from_numpy(pixels).permute(0, 3, 1, 2),
         labels=torch.tensor([CATEGORIES.index(row["category"]) for row in rows]),
+        sublabels=torch.tensor([class_names.index(row["subcategory"]) for row in rows]),
+        class_names=class_names,
         names=tuple(row["name"] for row in rows),
     )

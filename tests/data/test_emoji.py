@@ -35,6 +35,8 @@ def test_loads_the_bundled_dozen(emoji_folder: Path) -> None:
     assert emoji.names[0] == "grinning face"
     assert set(emoji.labels.tolist()) == set(range(len(CATEGORIES)))
     assert emoji.held_out.nonzero().flatten().tolist() == [9]
+    assert emoji.class_names[: len(CATEGORIES)] == CATEGORIES
+    assert [emoji.class_names[label] for label in emoji.sublabels[:2]] == ["face-smiling", "hand-fingers-closed"]
     torch.testing.assert_close(emoji.images[:, :, 0, 0], torch.full((12, 3), 255, dtype=torch.uint8))
 
 

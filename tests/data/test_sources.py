@@ -1,5 +1,6 @@
 """Sources of training examples: sampled latents, mirrored pictures, and the file the former come from."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from iptv2_diffusion.data.image_folder import ImageFolder
-from iptv2_diffusion.data.sources import LatentMoments, Pictures, load_moments
+from iptv2_diffusion.data.sources import CLASS_NAMES, LatentMoments, Pictures, load_moments
 
 EXACT: dict[str, Any] = {"rtol": 0, "atol": 0}
 
@@ -45,6 +46,17 @@ def test_without_deviation_latents_are_the_mean() -> None:
         assert sorted(example) == ["label", "latents"]
         torch.testing.assert_close(example["latents"], moments.mean[index], **EXACT)
         torch.testing.assert_close(example["label"], torch.tensor([3, 1, 4, 1, 5, 9][index]), **EXACT)
+
+
+def test_of_several_labels_every_visit_draws_one() -> None:
+    moments = make_moments()
+    several = LatentMoments(moments.mean, moments.std, torch.tensor([[i, 10 + i] for i in range(6)]))
+    generator, count = seeded(), 2000
+    drawn = [int(several.example(4, generator)["label"]) for _ in range(count)]
+    assert set(drawn) == {4, 14}
+    assert drawn.count(4) / count == pytest.approx(0.5, abs=5 * 0.5 / count**0.5)
+    assert several.example(4, seeded(1))["latents"].equal(moments.example(4, seeded(1))["latents"])
+    assert several.part(torch.arange(6) > 3).labels.tolist() == [[4, 14], [5, 15]]
 
 
 def test_the_generator_is_the_only_randomness() -> None:
@@ -89,6 +101,25 @@ def test_moments_are_read_from_their_file(file: Path) -> None:
     for name in ("mean", "std", "labels"):
         torch.testing.assert_close(getattr(moments, name), getattr(expected, name), **EXACT)
     assert moments.labels.dtype == torch.int64
+    assert moments.class_names is None
+
+
+def test_names_of_classes_and_several_labels_are_read(tmp_path: Path) -> None:
+    labels = torch.tensor([[0, 1], [0, 2], [3, 4], [3, 4], [0, 1], [0, 2]])
+    moments, path = make_moments(torch.float16), tmp_path / "named.safetensors"
+    tensors = {"mean": moments.mean, "std": moments.std, "labels": labels.to(torch.uint8)}
+    names = ["Animals", "bird", "bug", "Flags", "flag"]
+    save_file(tensors, path, metadata={CLASS_NAMES: json.dumps(names)})
+    found = load_moments(path)
+    assert found.labels.equal(labels)
+    assert found.class_names == names == found.part(torch.arange(6) > 3).class_names
+
+
+def test_labels_of_other_pictures_are_refused(tmp_path: Path) -> None:
+    moments, path = make_moments(torch.float16), tmp_path / "odd.safetensors"
+    save_file({"mean": moments.mean, "std": moments.std, "labels": torch.zeros(5, 2, dtype=torch.uint8)}, path)
+    with pytest.raises(ValueError, match=r"labels \(N,\) or \(N, K\) .* got .*\(5, 2\)"):
+        load_moments(path)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
