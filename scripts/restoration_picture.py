@@ -4,7 +4,7 @@
 
 takes the bundled restorer of the task; `--ckpt` takes another. The photographs come with scikit-image: astronaut (NASA,
 public domain), coffee (Rachel Michetti, CC0), camera (Lav Varshney, CC0) and coins (Brooklyn Museum, no known restrictions).
-Results are rounded to 8 bits, degraded pictures for the eye only where the task has noise.
+The network reads noise that nothing has clipped or rounded; captions tell the PSNR of what is shown, in 8 bits.
 """
 
 import argparse
