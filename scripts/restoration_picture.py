@@ -11,12 +11,11 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 from skimage import data
 
 from iptv2_diffusion import IPTV2Restorer, load_restorer
-from iptv2_diffusion.data.degradations import parse_degradations
+from iptv2_diffusion.data.degradations import degrade_picture
 from iptv2_diffusion.metrics.fidelity import psnr, to_uint8
 from iptv2_diffusion.pictures import grid
 from iptv2_diffusion.restoration.inference import restore
@@ -37,10 +36,7 @@ SIDE = 240  # pixels
 def strip(model: IPTV2Restorer, row: int, name: str, degrade: str, corner: tuple[int, int]) -> dict[str, Image.Image]:
     """Pictures of SIDE pixels by caption: degraded, restored, true."""
     photograph: np.ndarray = getattr(data, name)()
-    whole = torch.from_numpy(photograph.reshape(*photograph.shape[:2], -1)).permute(2, 0, 1).float() / 255
-    degraded, clean = (
-        image.permute(1, 2, 0).numpy() for image in parse_degradations(degrade)(whole, derived_generator(0, row))
-    )
+    degraded, clean = degrade_picture(degrade, photograph, derived_generator(0, row))
     inside = np.s_[corner[0] : corner[0] + SIDE, corner[1] : corner[1] + SIDE]
     truth, pictures = to_uint8(clean), {}
     for kind, image in ((degrade, degraded), ("restored", restore(model, degraded, tile=None))):

@@ -177,6 +177,16 @@ def parse_degradations(text: str) -> Compose:
     return Compose(tuple(_parse_item(item.strip()) for item in text.split(",")))
 
 
+def degrade_picture(text: str, picture: np.ndarray, generator: torch.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 (H, W) or (H, W, C) and a list as of `parse_degradations` -> degraded and clean, both float32 (H', W', C) in [0, 1].
+
+    Blurs cut their margin; noise may leave the range.
+    """
+    pixels = torch.from_numpy(picture.reshape(*picture.shape[:2], -1)).permute(2, 0, 1).float() / 255
+    degraded, clean = parse_degradations(text)(pixels, generator)
+    return degraded.permute(1, 2, 0).numpy(), clean.permute(1, 2, 0).numpy()
+
+
 def known() -> str:
     """All kinds with their parameters and limits, in one line."""
     return "; ".join([*map(_usage, KINDS), f"{KERNEL_FILE} (path of a .mat file)"])

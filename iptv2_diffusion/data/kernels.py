@@ -1,7 +1,7 @@
 """Blur kernels, and the convolution that applies them.
 
-A kernel is (k, k) float32, k odd, not negative, of sum 1. Those made here have their centroid at the central pixel, so
-that the blurred picture lies where the sharp one does.
+A kernel is (k, k) float32, k odd, not negative, of sum 1. Its centroid is at the central pixel (of measured kernels within
+half a pixel), so that the blurred picture lies where the sharp one does.
 """
 
 import math
@@ -67,15 +67,16 @@ def _trajectory(generator: torch.Generator) -> torch.Tensor:
 def load_kernels(path: str | Path) -> tuple[torch.Tensor, ...]:
     """Measured kernels, such as Levin et al.'s eight (CVPR 2009): a MATLAB 7.3 file with one cell array of kernels.
 
-    They are divided by their sums and otherwise left as they are. ValueError where the file holds anything else,
-    FileNotFoundError where there is none, OSError where the package that reads it is missing.
+    They are divided by their sums, and moved by whole pixels to where the centroid is central: where a camera pointed
+    cannot be told from a blurred picture. ValueError where the file holds anything else, FileNotFoundError where there is
+    none, OSError where the package that reads it is missing.
     """
     with open_v73(Path(path)) as file:
         found = [entry for entry in file.values() if is_cell_array(entry)]
         if len(found) != 1:
             raise ValueError(f"expected one cell array of kernels in {path}, found {len(found)}")
         arrays = cells(file, found[0])
-    return tuple(_normalised(torch.tensor(array, dtype=torch.float64), path) for array in arrays)
+    return tuple(_centred(_normalised(torch.tensor(array, dtype=torch.float64), path)) for array in arrays)
 
 
 def _normalised(kernel: torch.Tensor, path: str | Path) -> torch.Tensor:
@@ -86,3 +87,13 @@ def _normalised(kernel: torch.Tensor, path: str | Path) -> torch.Tensor:
             f"expected square kernels of odd sides, not negative, not all zero in {path}, got one of {sides}"
         )
     return (kernel / kernel.sum()).float()
+
+
+def _centred(kernel: torch.Tensor) -> torch.Tensor:
+    """Moved by whole pixels, in the smallest square that holds it."""
+    points, weights = kernel.nonzero() - len(kernel) // 2, kernel[kernel > 0]
+    points = points - (weights[:, None] * points).sum(0).round().long()
+    reach = int(points.abs().max())
+    centred = kernel.new_zeros(2 * reach + 1, 2 * reach + 1)
+    centred[tuple((points + reach).T)] = weights
+    return centred
