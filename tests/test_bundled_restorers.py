@@ -22,7 +22,7 @@ Pair = tuple[np.ndarray, np.ndarray]
 
 
 def noise(sigma: float) -> Callable[[np.ndarray], Pair]:
-    return lambda picture: (noisy(picture, sigma), picture)
+    return lambda picture: (noisy(picture, sigma), picture.astype(np.float32) / 255)
 
 
 def degraded(text: str) -> Callable[[np.ndarray], Pair]:
