@@ -2,7 +2,8 @@
 
     python scripts/train_autoencoder.py --data-path fluent_emoji_3d --output runs/autoencoder
 
-Charbonnier distance plus a weak KL term, on random crops (64 pixels, then 128), with an exponential moving average.
+Charbonnier distance (nearly quadratic, since PSNR is the measure) plus a weak KL term, on random crops (64 pixels, then 128),
+with an exponential moving average; `--precision bf16` pays on CPUs with instructions for it.
 The run resumes by itself from `last.pt` in the output folder; every step's crops come from (seed, step). At the end the
 latents are shifted and scaled per channel to mean 0 and standard deviation 1 on the training pictures, by folding the
 affine map into `quant_conv` and `post_quant_conv`; `scaling_factor` is then 1.
@@ -19,6 +20,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from tqdm import tqdm
 
 from iptv2_diffusion.data.emoji import load_emoji
@@ -26,8 +28,8 @@ from iptv2_diffusion.data.emoji import load_emoji
 CHANNELS = (24, 48, 64, 80)  # 1.43 M parameters
 CROPS = ((0.0, 64, 32), (0.6, 128, 8))  # from this share of the steps on: pixels, batch
 MARGIN = 16  # white pixels around a picture, so that full-size crops move, too
-KL_WEIGHTS = ((0.0, 2e-3), (0.375, 2e-4))  # from this share of the steps on: times the mean over latent elements
-CHARBONNIER_EPS = 1e-2
+KL_WEIGHT = 2e-5  # times the mean over latent elements; from 2e-4 on a latent channel turns to noise
+CHARBONNIER_EPS = 1e-1
 
 
 def build() -> Any:
@@ -57,17 +59,19 @@ def crops(images: torch.Tensor, size: int, batch: int, generator: torch.Generato
     return (cut.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
 
 
-def stage(table: tuple[tuple, ...], progress: float) -> tuple:
-    """The last row that has begun; `progress` in [0, 1)."""
-    return next(row[1:] for row in reversed(table) if progress >= row[0])
+def stage(progress: float) -> tuple[int, int]:
+    """Pixels and batch of the last stage that has begun; `progress` in [0, 1)."""
+    return next((size, batch) for start, size, batch in reversed(CROPS) if progress >= start)
 
 
-def loss_of(vae: Any, x: torch.Tensor, kl_weight: float, generator: torch.Generator) -> torch.Tensor:
-    posterior = vae.encode(x).latent_dist
-    error = vae.decode(posterior.sample(generator)).sample - x
+def loss_of(vae: Any, x: torch.Tensor, generator: torch.Generator, autocast: bool = False) -> torch.Tensor:
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=autocast):
+        posterior = DiagonalGaussianDistribution(vae.encode(x).latent_dist.parameters.float())
+        decoded = vae.decode(posterior.sample(generator)).sample
+    error = decoded.float() - x
     distance = (error.square() + CHARBONNIER_EPS**2).sqrt().mean()
     kl = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
-    return distance + kl_weight * kl
+    return distance + KL_WEIGHT * kl
 
 
 @torch.no_grad()
@@ -123,14 +127,17 @@ def train(args: argparse.Namespace) -> None:
         average.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])
         start = state["step"]
+    if args.compile:
+        vae.encoder.compile()
+        vae.decoder.compile()
     bar = tqdm(range(start, args.steps), initial=start, total=args.steps, mininterval=10)
     for step in bar:
         progress = step / args.steps
-        (size, batch), (kl_weight,) = stage(CROPS, progress), stage(KL_WEIGHTS, progress)
+        size, batch = stage(progress)
         generator = torch.Generator().manual_seed(args.seed * 1_000_003 + step)
         for group in optimizer.param_groups:
             group["lr"] = args.lr * min(1, (step + 1) / 200) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
-        loss = loss_of(vae, crops(padded, size, batch, generator), kl_weight, generator)
+        loss = loss_of(vae, crops(padded, size, batch, generator), generator, args.precision == "bf16")
         if not torch.isfinite(loss):
             raise FloatingPointError(f"loss is {loss.item()} at step {step}")
         optimizer.zero_grad()
@@ -164,6 +171,8 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--ema", type=float, default=0.998)
     parser.add_argument("--every", type=int, default=250, help="steps between checkpoints and held-out measurements")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--compile", action="store_true", help="needs a C++ compiler; a quarter faster on CPUs")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)

@@ -30,14 +30,15 @@ def test_the_autoencoder_is_small_and_keeps_real_pictures(codec, real_images):
     assert sum(path.stat().st_size for path in (EMOJI / "vae").iterdir()) <= 4 * MB
     emoji = torch.stack([image for image in real_images.values() if image.shape[-1] == 128])
     assert len(emoji) == 12
-    assert psnr(codec, emoji) == pytest.approx(26.40, abs=0.05)
+    assert psnr(codec, emoji) == pytest.approx(31.88, abs=0.05)
 
 
 def test_held_out_latents_are_normalised():
     assert EMOJI_LATENTS.stat().st_size <= 9 * MB
     moments = load_moments(EMOJI_LATENTS)
     assert tuple(moments.mean.shape) == tuple(moments.std.shape) == (1852, 4, 16, 16)
-    assert moments.labels.bincount().tolist() == [85, 157, 253, 128, 261, 361, 166, 223, 218]
+    assert moments.labels[:, 0].bincount().tolist() == [85, 157, 253, 128, 261, 361, 166, 223, 218]
+    assert moments.labels[:, 1].unique().tolist() == list(range(len(CATEGORIES), len(moments.class_names)))
     held_out = moments.part(held_out_mask(len(moments)))
     assert len(held_out) == 185
     mean = held_out.mean.float().mean((0, 2, 3))
@@ -50,25 +51,26 @@ def test_held_out_latents_are_normalised():
 @pytest.mark.slow
 def test_held_out_pictures_are_kept_and_match_the_latents(codec, shared_data):
     data = load_emoji(shared_data("fluent_emoji_3d"))
-    assert psnr(codec, data.images[data.held_out]) == pytest.approx(26.68, abs=0.05)
+    assert psnr(codec, data.images[data.held_out]) == pytest.approx(31.01, abs=0.05)
     moments = load_moments(EMOJI_LATENTS)
-    assert moments.labels.equal(data.labels)
+    assert moments.class_names == list(data.class_names)
+    assert moments.labels.equal(torch.stack([data.labels, data.sublabels], dim=1))
     mean, std = codec.moments(data.images[:8].float() / 127.5 - 1)
     torch.testing.assert_close(moments.mean[:8].float(), mean, rtol=2e-3, atol=2e-3)  # stored in half precision
     torch.testing.assert_close(moments.std[:8].float(), std, rtol=2e-3, atol=2e-3)
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("every", "error"), [(5, 0.5802), pytest.param(1, 0.5977, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("every", "error"), [(5, 0.3654), pytest.param(1, 0.3708, marks=pytest.mark.slow)])
 def test_the_denoiser_denoises_held_out_latents(codec, every, error):
     """Mean squared error of the predicted velocity, whose variance is 1; pinned."""
     pipeline = IPTV2Pipeline.from_pretrained(EMOJI)
-    assert pipeline.id2label == dict(enumerate(CATEGORIES))
     moments = load_moments(EMOJI_LATENTS)
+    names = list(moments.class_names)
+    assert names[: len(CATEGORIES)] == list(CATEGORIES)
+    assert pipeline.id2label == dict(enumerate(names))
     held_out = moments.part(held_out_mask(len(moments)))
     held_out = held_out.part(torch.arange(len(held_out)) % every == 0)
     scheduler = make_scheduler("ddpm", pipeline.scheduler.config, learned_sigma=False)
-    task = GenerationTask(
-        pipeline.transformer, scheduler, codec, held_out, class_names=list(CATEGORIES), held_out=held_out
-    )
+    task = GenerationTask(pipeline.transformer, scheduler, codec, held_out, class_names=names, held_out=held_out)
     assert task.validate(pipeline.transformer)["held_out_loss"] == pytest.approx(error, abs=2e-3)

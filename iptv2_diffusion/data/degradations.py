@@ -182,7 +182,7 @@ def degrade_picture(text: str, picture: np.ndarray, generator: torch.Generator) 
 
     Blurs cut their margin; noise may leave the range.
     """
-    pixels = torch.from_numpy(picture.reshape(*picture.shape[:2], -1)).permute(2, 0, 1).float() / 255
+    pixels = torch.tensor(picture.reshape(*picture.shape[:2], -1)).permute(2, 0, 1).float() / 255
     degraded, clean = parse_degradations(text)(pixels, generator)
     return degraded.permute(1, 2, 0).numpy(), clean.permute(1, 2, 0).numpy()
 

@@ -255,7 +255,7 @@ def test_a_model_that_guides_itself_draws_what_it_draws_unguided(tmp_path, comma
         (("--cache-interval", "0"), "--cache-interval"),
         (("--ema", "0.9999"), "0.9999"),
         (("--guide-ema", "0.9999"), "0.9999"),
-        (("--classes", "99"), "0 to 8"),
+        (("--classes", "199"), "0 to 105"),
         (("--num-samples", "2000000"), "at most 1000000"),
     ],
 )
