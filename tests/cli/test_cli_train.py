@@ -136,11 +136,12 @@ def test_refuses_objectives_and_beginnings_that_cannot_be(refused, tmp_path, fla
 
 def test_the_baseline_and_a_rectified_flow(command, refused, tmp_path):
     flow = (*TINY, "--model", "DiT-Ti/2", "--prediction", "flow", "--flow-mean", 0.5, "--log-every", 1)
+    flow = (*flow, "--batch-size", 64, "--micro-batch", 64)
     command("train", *flow, "--steps", 2, "--output", tmp_path / "run")
     records = read_records(tmp_path / "run")
     # The untrained network predicts nothing; the latents have unit variance, and so has the noise.
     assert records[0]["simple"] == records[0]["loss"] == pytest.approx(2.0, abs=0.3)
-    assert sum(name.startswith("simple/t") for name in records[0]) in range(1, 5)  # bins of four samples
+    assert sum(name.startswith("simple/t") for name in records[0]) == 7  # of 8 bins; 64 samples
     checkpoint = tmp_path / "run" / "checkpoint-00000002"
     recorded = {name: json.loads((checkpoint / name).read_text()) for name in ("run.json", "model/config.json")}
     assert recorded["model/config.json"]["_class_name"] == "DiTDenoiser"
@@ -153,16 +154,16 @@ def test_the_baseline_and_a_rectified_flow(command, refused, tmp_path):
 
 
 def test_fine_tuning_names_what_starts_afresh(command, refused, tmp_path, small_vae, picture_folder, capsys):
-    """From the bundled pipeline, in its fused form: nine classes and no learned variance there."""
+    """From the bundled pipeline, in its fused form: 106 classes and no learned variance there."""
     new = ("--vae", small_vae, "--data-path", picture_folder, "--image-size", 128, "--workers", 0, "--steps", 1)
     flags = (*TINY, *new, "--lr", 1e-9, "--output", tmp_path / "run")
     command("train", *flags, "--init", EMOJI, "--resume")  # there is nothing to resume yet
-    shapes = "label_embedding.weight (3x256, there 10x256), head.weight (8x96x3x3, there 4x96x3x3)"
+    shapes = "label_embedding.weight (3x256, there 107x256), head.weight (8x96x3x3, there 4x96x3x3)"
     assert f"2 start afresh, 2 of other shapes: {shapes}" in capsys.readouterr().out
     before, after = load_denoiser(str(EMOJI)), load_denoiser(str(tmp_path / "run"))
     command("train", *flags, "--steps", 2, "--resume")  # without --init
     assert "Starting from" not in capsys.readouterr().out
-    assert before.unfuse().config["num_classes"] == 9
+    assert before.unfuse().config["num_classes"] == 106
     for name, tensor in before.state_dict().items():
         if name not in ("label_embedding.weight", "head.weight"):
             torch.testing.assert_close(after.state_dict()[name], tensor, rtol=0, atol=1e-6)
