@@ -1,6 +1,7 @@
 """Draw the curves of training runs, of which each went on where the one before ended: loss, and what was held out.
 
 python scripts/plot_run.py runs/emoji curve.png
+python scripts/plot_run.py runs/deblur-1 runs/deblur-2 curve.png
 """
 
 import argparse
@@ -40,10 +41,10 @@ def draw(records: list[dict]) -> Figure:
     steps, losses = series(records, "loss")
     axes.plot(steps, smoothed(losses), label="training, trained weights", linewidth=1)
     steps, losses = series(records, HELD_OUT)
+    axes.set(xlabel="step", ylabel="loss")
     if losses:
         axes.plot(steps, losses, label="held out, averaged weights", linewidth=1.5)
-    axes.set(xlabel="step", ylabel="loss")
-    if not losses:
+    else:  # restorers are measured in dB
         right = axes.twinx()
         right.set_ylabel("PSNR, dB")
         names = {name for record in records for name in record if re.fullmatch(rf"{PSNR}_\d+", name)}

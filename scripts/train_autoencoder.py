@@ -172,7 +172,7 @@ def main() -> None:
     parser.add_argument("--ema", type=float, default=0.998)
     parser.add_argument("--every", type=int, default=250, help="steps between checkpoints and held-out measurements")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
-    parser.add_argument("--compile", action="store_true", help="needs a C++ compiler; a quarter faster on CPUs")
+    parser.add_argument("--compile", action="store_true", help="torch.compile both halves; needs a C++ compiler")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)

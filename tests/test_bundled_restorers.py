@@ -33,7 +33,7 @@ PINNED = {  # task: what is done to the photographs, and the PSNR of the restore
     "denoise-color": (noise(25), {"astronaut": 32.61, "coffee": 35.12}),
     "denoise-gray": (noise(25), {"camera": 29.84, "coins": 29.19}),
     "derain": (degraded("rain:0.1,quantize"), {"astronaut": 30.35, "coffee": 30.50}),
-    "motion-deblur": (degraded("motion:15,awgn:1,quantize"), {"astronaut": 25.88, "coffee": 28.69}),
+    "motion-deblur": (degraded("motion:16,awgn:1,quantize"), {"astronaut": 25.59, "coffee": 28.90}),
 }
 
 
@@ -63,4 +63,4 @@ def test_restored_parts_are_what_they_were(task: str, name: str, expected: float
     restored = to_uint8(load_restorer(task).restore(before, tile=None))
     found = psnr(restored, to_uint8(clean), peak=255)
     assert found == pytest.approx(expected, abs=0.02)
-    assert found > psnr(to_uint8(before), to_uint8(clean), peak=255) + 2.5
+    assert found > psnr(to_uint8(before), to_uint8(clean), peak=255) + 3

@@ -121,7 +121,7 @@ def _train() -> None:
     defaults |= {"output": Path("runs") / (f"emoji-{name}" if bundled else name)}
     config = from_flags(TrainConfig, flags, fields_of(TrainConfig, defaults))
     if bundled:
-        say("No --data-path: training on the bundled emoji (4x16x16 latents of 106 classes) with a laptop's recipe.")
+        say("No --data-path: training on the bundled emoji latents with a laptop's recipe.")
     else:
         say(f"Training on {generation.data_path}, DiT's recipe.")
     _fit(resumed(generation, config), config)
