@@ -21,6 +21,7 @@ ORDER, DRAWS, HELD_OUT = range(3)  # what a derived generator is for
 PREVIEW_PICTURES = 4
 PREVIEW_SIZE = 256  # pixels a side
 CHARBONNIER = 1e-3  # MPRNet's
+PSNR_FLOOR = 1e-8  # NAFNet's, of the mean squared error
 
 Score = Callable[[np.ndarray, np.ndarray], float]  # of two (H, W, C) uint8 pictures
 
@@ -35,9 +36,15 @@ class Source(Protocol):
     ) -> dict[str, Tensor]: ...
 
 
-LOSSES: dict[str, Callable[[Tensor], Tensor]] = {
-    "l1": torch.abs,
-    "charbonnier": lambda error: (error.square() + CHARBONNIER**2).sqrt(),
+def _negative_psnr(error: Tensor) -> Tensor:
+    """(N,), dB; a perfect sample's is -80, where the gradient stays finite."""
+    return 10 * (error.square().mean((1, 2, 3)) + PSNR_FLOOR).log10()
+
+
+LOSSES: dict[str, Callable[[Tensor], Tensor]] = {  # errors (N, C, H, W) -> (N,)
+    "l1": lambda error: error.abs().mean((1, 2, 3)),
+    "charbonnier": lambda error: (error.square() + CHARBONNIER**2).sqrt().mean((1, 2, 3)),
+    "psnr": _negative_psnr,
 }
 
 
@@ -90,7 +97,7 @@ class RestorationTask:
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         error = model(batch["degraded"]).float() - batch["clean"]
         psnr = -10 * error.detach().square().mean((1, 2, 3)).clamp_min(1e-10).log10()
-        return self.penalty(error).mean((1, 2, 3)), {"psnr": psnr}
+        return self.penalty(error), {"psnr": psnr}
 
     def validate(self, model: nn.Module) -> dict[str, float]:
         """Means over the held-out pictures, by source and over all of them; the same degradations every time.

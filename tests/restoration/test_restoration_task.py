@@ -1,5 +1,6 @@
 """The training task of restorers: samples, loss, figures and pictures."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,12 @@ def test_mixup_mixes_both_pictures_alike():
 
 
 @pytest.mark.parametrize(
-    ("loss", "expected"), [("l1", [0.3, 0.04]), ("charbonnier", [(0.09 + 1e-6) ** 0.5, (0.0016 + 1e-6) ** 0.5])]
+    ("loss", "expected"),
+    [
+        ("l1", [0.3, 0.04]),
+        ("charbonnier", [(0.09 + 1e-6) ** 0.5, (0.0016 + 1e-6) ** 0.5]),
+        ("psnr", [10 * math.log10(0.09 + 1e-8), 10 * math.log10(0.0016 + 1e-8)]),
+    ],
 )
 def test_loss_is_the_mean_of_every_sample(loss, expected):
     batch = {"degraded": torch.zeros(2, 3, 8, 8), "clean": torch.zeros(2, 3, 8, 8)}
