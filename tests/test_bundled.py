@@ -61,7 +61,7 @@ def test_held_out_pictures_are_kept_and_match_the_latents(codec, shared_data):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("every", "error"), [(5, 0.3654), pytest.param(1, 0.3708, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("every", "error"), [(5, 0.3575), pytest.param(1, 0.3625, marks=pytest.mark.slow)])
 def test_the_denoiser_denoises_held_out_latents(codec, every, error):
     """Mean squared error of the predicted velocity, whose variance is 1; pinned."""
     pipeline = IPTV2Pipeline.from_pretrained(EMOJI)
