@@ -20,7 +20,7 @@ class RestorationConfig:
     degrade: str | None = arg(None, "degradations of clean photographs, such as motion:9-31,awgn:0-5,jpeg:60-95")
     hold_out: int = arg(16, "pictures of the training data to validate on, their scenes left out of it; 0: none")
     validation_size: int | None = arg(256, "pixels a side of the middle that is validated on; none: whole pictures")
-    loss: Literal["l1", "charbonnier", "psnr"] = arg(
+    loss: Literal["l1", "l1+fft", "charbonnier", "psnr"] = arg(
         "l1", "what is minimised; the paper does not say, Restormer takes l1"
     )
     mixup: float = arg(0.0, "parameter of the Beta distribution that mixes patches; Restormer denoises with 1.2")

@@ -9,7 +9,16 @@ from iptv2_diffusion.engine.settings import TrainConfig
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW, or timm's Muon with its steps as large as AdamW's ("Muon is Scalable for LLM Training", 2025, Eq. 4).
+
+    Muon leaves to Adam what is no matrix of four rows and columns at least, such as norms, biases and depthwise kernels;
+    other convolution kernels are one of (output, input x height x width).
+    """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if config.optimizer == "muon":
+        from timm.optim import Muon  # timm takes seconds to import
+
+        return Muon(trained, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, nesterov=True)
     return torch.optim.AdamW(trained, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True)
 
 

@@ -30,6 +30,10 @@ def make_accelerator(config: TrainConfig, **options: Any) -> Accelerator:
     # The other processes wait while the main one validates; the usual limit of ten minutes may be too short.
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=2))
     accelerator = Accelerator(mixed_precision="no", cpu=only_cpu(), kwargs_handlers=[patience], **options)
+    if config.optimizer == "muon" and accelerator.distributed_type in WEIGHTS:
+        raise ValueError(
+            f"optimizer: expected adamw with {accelerator.distributed_type.value}; muon needs whole matrices"
+        )
     if accelerator.distributed_type == DistributedType.FSDP:
         _check_fsdp(accelerator.state.fsdp_plugin)
     elif accelerator.distributed_type == DistributedType.DEEPSPEED:

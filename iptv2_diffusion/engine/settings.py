@@ -44,8 +44,11 @@ class TrainConfig:
     schedule: Literal["constant", "cosine"] = field(default="constant", metadata=_about("course of the learning rate"))
     lr_final: float | None = field(default=None, metadata=_about("rate of the last step under cosine; none: 0"))
     warmup_steps: int = field(default=0, metadata=_about("updates of linear warm-up"))
-    betas: tuple[float, float] = field(default=(0.9, 0.999), metadata=_about("AdamW moment decays"))
-    weight_decay: float = field(default=0.0, metadata=_about("AdamW weight decay"))
+    optimizer: Literal["adamw", "muon"] = field(
+        default="adamw", metadata=_about("muon turns the steps of matrices orthogonal and leaves the rest to Adam")
+    )
+    betas: tuple[float, float] = field(default=(0.9, 0.999), metadata=_about("Adam's moment decays"))
+    weight_decay: float = field(default=0.0, metadata=_about("decoupled weight decay"))
     clip: float | None = field(default=None, metadata=_about("largest gradient norm; none: no clipping"))
     ema: tuple[str, ...] = field(
         default=("0.9999",),
@@ -85,6 +88,7 @@ class TrainConfig:
         _require(len(self.ema) == len(set(self.ema)) > 0, "ema", "one or more averages, all different", named)
         _require(0 <= self.seed < 2**62, "seed", "0 to 2**62 - 1", self.seed)
         _require(self.schedule in ("constant", "cosine"), "schedule", "constant or cosine", self.schedule)
+        _require(self.optimizer in ("adamw", "muon"), "optimizer", "adamw or muon", self.optimizer)
         _require(self.precision in ("no", "bf16"), "precision", "no or bf16", self.precision)
         if self.schedule == "constant" and self.lr_final is not None:
             raise ValueError("lr_final belongs to schedule cosine; the schedule is constant")

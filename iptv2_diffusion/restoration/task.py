@@ -22,6 +22,7 @@ PREVIEW_PICTURES = 4
 PREVIEW_SIZE = 256  # pixels a side
 CHARBONNIER = 1e-3  # MPRNet's
 PSNR_FLOOR = 1e-8  # NAFNet's, of the mean squared error
+SPECTRUM = 0.1  # MIMO-UNet's weight of the spectrum
 
 Score = Callable[[np.ndarray, np.ndarray], float]  # of two (H, W, C) uint8 pictures
 
@@ -41,8 +42,18 @@ def _negative_psnr(error: Tensor) -> Tensor:
     return 10 * (error.square().mean((1, 2, 3)) + PSNR_FLOOR).log10()
 
 
+def _l1(error: Tensor) -> Tensor:
+    return error.abs().mean((1, 2, 3))
+
+
+def _l1_with_spectrum(error: Tensor) -> Tensor:
+    """(N,); the spectrum is the discrete Fourier transform without a factor."""
+    return _l1(error) + SPECTRUM * torch.view_as_real(torch.fft.rfft2(error)).abs().mean((1, 2, 3, 4))
+
+
 LOSSES: dict[str, Callable[[Tensor], Tensor]] = {  # errors (N, C, H, W) -> (N,)
-    "l1": lambda error: error.abs().mean((1, 2, 3)),
+    "l1": _l1,
+    "l1+fft": _l1_with_spectrum,
     "charbonnier": lambda error: (error.square() + CHARBONNIER**2).sqrt().mean((1, 2, 3)),
     "psnr": _negative_psnr,
 }

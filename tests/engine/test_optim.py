@@ -38,3 +38,25 @@ def test_frozen_parameters_are_left_out(tmp_path):
     (group,) = optimizer.param_groups
     assert [id(p) for p in group["params"]] == [id(p) for p in model[0].parameters()]
     assert (group["betas"], group["weight_decay"], group["lr"]) == ((0.8, 0.9), 0.1, 1e-2)
+
+
+def test_muon_turns_the_steps_of_matrices_orthogonal_and_leaves_the_rest_to_adam(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Conv2d(5, 12, 3), torch.nn.Conv2d(12, 12, 3, groups=12))
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    for parameter in model.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=generator)
+    make_optimizer(model, toy_config(tmp_path, optimizer="muon", lr=0.01)).step()
+    kernel, *others = [(old - new.detach()) / 0.01 for old, new in zip(before, model.parameters(), strict=True)]
+    gradients = [parameter.grad for parameter in model.parameters()]
+    u, _, v = torch.linalg.svd(gradients[0].reshape(12, 45), full_matrices=False)
+    orthogonal = 0.2 * 45**0.5 * u @ v  # of the root mean square that Adam's steps have, 0.2
+    assert orthogonal.square().mean().sqrt() == pytest.approx(0.2)
+    step = kernel.reshape(12, 45)
+    # Five Newton-Schulz iterations bring singular values near 1, in bfloat16.
+    assert torch.nn.functional.cosine_similarity(step.flatten(), orthogonal.flatten(), dim=0) > 0.97
+    stretch = torch.linalg.svdvals(step) / (0.2 * 45**0.5)
+    assert 0.6 < stretch.min() <= stretch.max() < 1.3
+    for other, gradient in zip(others, gradients[1:], strict=True):
+        torch.testing.assert_close(other.sign(), gradient.sign(), rtol=0, atol=0)
+        assert other.std() / other.abs().mean() == pytest.approx(float(other.sign().std()), rel=1e-3)  # all as large

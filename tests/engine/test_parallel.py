@@ -125,6 +125,15 @@ def test_other_kinds_of_sharding_are_refused(tmp_path, monkeypatch):
     assert plugin.deepspeed_config == {"gradient_clipping": 0.5, "train_micro_batch_size_per_gpu": 1}
 
 
+@pytest.mark.parametrize("kind", ["FSDP", "DEEPSPEED"])
+def test_muon_is_refused_where_matrices_are_in_pieces(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(
+        parallel, "Accelerator", lambda **_: SimpleNamespace(distributed_type=parallel.DistributedType[kind])
+    )
+    with pytest.raises(ValueError, match=rf"^optimizer: expected adamw with {kind}; muon needs whole matrices$"):
+        parallel.make_accelerator(toy_config(tmp_path, optimizer="muon"))
+
+
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [

@@ -66,6 +66,7 @@ def test_mixup_mixes_both_pictures_alike():
     ("loss", "expected"),
     [
         ("l1", [0.3, 0.04]),
+        ("l1+fft", [0.3 + 0.1 * 0.3 * 64 / 80, 0.04 + 0.1 * 0.04 * 64 / 80]),  # one of 8 x 5 complex terms is not zero
         ("charbonnier", [(0.09 + 1e-6) ** 0.5, (0.0016 + 1e-6) ** 0.5]),
         ("psnr", [10 * math.log10(0.09 + 1e-8), 10 * math.log10(0.0016 + 1e-8)]),
     ],
@@ -76,6 +77,16 @@ def test_loss_is_the_mean_of_every_sample(loss, expected):
     got, figures = make(loss=loss).loss(lambda x: x + shift, batch)  # pyright: ignore[reportArgumentType]
     torch.testing.assert_close(got, torch.tensor(expected))
     torch.testing.assert_close(figures["psnr"], -20 * torch.tensor([0.3, 0.04]).log10())
+
+
+def test_the_spectrum_is_that_of_numpy():
+    error = torch.randn(2, 3, 6, 8, generator=torch.Generator().manual_seed(0))
+    batch = {"degraded": error, "clean": torch.zeros(2, 3, 6, 8)}
+    got, _ = make(loss="l1+fft").loss(torch.nn.Identity(), batch)
+    terms = np.fft.rfft2(error.double().numpy())
+    spectrum = (np.abs(terms.real) + np.abs(terms.imag)).mean((1, 2, 3)) / 2
+    expected = error.double().abs().mean((1, 2, 3)) + 0.1 * torch.from_numpy(spectrum)
+    torch.testing.assert_close(got.double(), expected, rtol=1e-5, atol=0)
 
 
 def test_gradients_reach_every_parameter():
