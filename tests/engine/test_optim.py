@@ -44,11 +44,11 @@ def test_muon_turns_the_steps_of_matrices_orthogonal_and_leaves_the_rest_to_adam
     generator = torch.Generator().manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Conv2d(5, 12, 3), torch.nn.Conv2d(12, 12, 3, groups=12))
     before = [parameter.detach().clone() for parameter in model.parameters()]
-    for parameter in model.parameters():
-        parameter.grad = torch.randn(parameter.shape, generator=generator)
+    gradients = [torch.randn(parameter.shape, generator=generator) for parameter in before]
+    for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+        parameter.grad = gradient.clone()
     make_optimizer(model, toy_config(tmp_path, optimizer="muon", lr=0.01)).step()
     kernel, *others = [(old - new.detach()) / 0.01 for old, new in zip(before, model.parameters(), strict=True)]
-    gradients = [parameter.grad for parameter in model.parameters()]
     u, _, v = torch.linalg.svd(gradients[0].reshape(12, 45), full_matrices=False)
     orthogonal = 0.2 * 45**0.5 * u @ v  # of the root mean square that Adam's steps have, 0.2
     assert orthogonal.square().mean().sqrt() == pytest.approx(0.2)

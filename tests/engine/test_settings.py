@@ -51,6 +51,7 @@ def test_settings_become_flags(tmp_path):
         ({"betas": (0.9, 1.5)}, r"betas: expected in \[0, 1\), got 1.5"),
         ({"schedule": "linear"}, "schedule: expected constant or cosine, got linear"),
         ({"precision": "fp16"}, "precision: expected no or bf16, got fp16"),
+        ({"optimizer": "sgd"}, "optimizer: expected adamw or muon, got sgd"),
         ({"lr_final": 0.1}, "lr_final belongs to schedule cosine"),
     ],
 )
