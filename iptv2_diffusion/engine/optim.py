@@ -16,7 +16,7 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if config.optimizer == "muon":
-        from timm.optim import Muon  # timm takes seconds to import
+        from timm.optim.muon import Muon  # timm takes seconds to import
 
         return Muon(trained, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, nesterov=True)
     return torch.optim.AdamW(trained, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True)
