@@ -1,0 +1,134 @@
+"""Short trainings of small denoisers of emoji latents, to choose the one that ships: `python scripts/generator_trials.py --help`.
+
+    for trial in $(python scripts/generator_trials.py list); do
+      python scripts/generator_trials.py train $trial --output runs/trials/$trial
+    done
+    python scripts/generator_trials.py table runs/trials/*
+    python scripts/generator_trials.py averages runs/trials/48-224
+
+More flags go to train.py. The table shows the held-out loss at the end of each run, parameters and what a picture costs
+in a step of sampling. All have the laptop's recipe, shortened; names are width and layers by level. `averages` shows the
+held-out loss of every average of a run's newest checkpoint.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+
+from iptv2_diffusion import IPTV2Transformer2DModel
+from iptv2_diffusion.backbone.config import DENOISERS
+from iptv2_diffusion.cli.sources import bundled_emoji
+from iptv2_diffusion.cli.train import EMOJI_RECIPE
+from iptv2_diffusion.cli.train import main as train_main
+from iptv2_diffusion.diffusion.denoiser import create_denoiser
+from iptv2_diffusion.diffusion.schedule import make_scheduler
+from iptv2_diffusion.diffusion.task import GenerationTask
+from iptv2_diffusion.engine import read_records, read_run
+from iptv2_diffusion.engine.checkpoint import averages, newest
+from iptv2_diffusion.metrics.complexity import macs, parameters
+
+BASE = DENOISERS["IPTV2-Ti-16"]
+TRIALS: dict[str, dict[str, Any]] = {
+    "48-224": {},
+    "32-224": {"width": 32},
+    "64-224": {"width": 64},
+    "48-222": {"layers": (2, 2, 2)},
+    "48-444": {"layers": (4, 4, 4)},
+    "64-44": {"width": 64, "layers": (4, 4), "heads": (1, 2)},
+}
+SHORT: dict[str, Any] = {
+    "micro_batch": 32,
+    "precision": "bf16",
+    "steps": 600,
+    "ema": ("0.99",),
+    "validate_every": 600,
+    "preview_every": None,
+}
+HELD_OUT = "validation/held_out_loss"
+
+
+def flag(name: str, value: Any) -> list[str]:
+    spelled = name.replace("_", "-")
+    if isinstance(value, bool):
+        return [f"--{spelled}" if value else f"--no-{spelled}"]
+    return [f"--{spelled}", *map(str, value if isinstance(value, tuple) else [value])]
+
+
+def train(name: str, output: Path, rest: Sequence[str]) -> None:
+    DENOISERS[name] = BASE | TRIALS[name]
+    recipe = EMOJI_RECIPE | SHORT | {"model": name, "output": output}
+    sys.argv = ["train.py", *(word for item in recipe.items() for word in flag(*item)), *rest]
+    train_main()
+
+
+def row(folder: Path) -> str:
+    records = read_records(folder)
+    figures = next(record for record in reversed(records) if HELD_OUT in record)
+    run = read_run(newest_of(folder))
+    name = run["info"]["generation"]["model"]
+    DENOISERS[name] = BASE | TRIALS[name]
+    with torch.device("meta"):
+        model = create_denoiser(name, num_classes=run["info"]["model"]["num_classes"]).fuse()
+        inputs = torch.zeros(1, 4, 16, 16), torch.zeros(1), torch.zeros(1, dtype=torch.long)
+        cost = macs(model, *inputs)
+    return (
+        f"| {folder.name} | {parameters(model) / 1e6:.2f} M | {cost / 1e9:.3f} G "
+        f"| {figures['step']} | {figures[HELD_OUT]:.4f} |"
+    )
+
+
+def newest_of(folder: Path) -> Path:
+    checkpoint = newest(folder)
+    if checkpoint is None:
+        raise SystemExit(f"{folder} holds no checkpoint")
+    return checkpoint
+
+
+@torch.no_grad()
+def average_rows(folder: Path) -> Iterator[str]:
+    """Of a run on the bundled latents."""
+    checkpoint = newest_of(folder)
+    generation: Any = SimpleNamespace(**read_run(checkpoint)["info"]["generation"])
+    data = bundled_emoji(generation)
+    config: Any = DDPMScheduler.load_config(checkpoint / "scheduler")
+    scheduler = make_scheduler("ddpm", config, learned_sigma=False)
+    for name, place in averages(checkpoint).items():
+        model = IPTV2Transformer2DModel.from_pretrained(place).eval()
+        task = GenerationTask(
+            model, scheduler, data.codec, data.training, class_names=data.class_names, held_out=data.held_out
+        )
+        yield f"| {name} | {task.validate(model)['held_out_loss']:.4f} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list")
+    training = commands.add_parser("train")
+    training.add_argument("trial", choices=TRIALS)
+    training.add_argument("--output", type=Path, required=True)
+    commands.add_parser("table").add_argument("folders", type=Path, nargs="+", help="of runs")
+    commands.add_parser("averages").add_argument("folder", type=Path, help="of a run")
+    args, rest = parser.parse_known_args()
+    if args.command == "list":
+        print(*TRIALS, sep="\n")
+    elif args.command == "train":
+        train(args.trial, args.output, rest)
+    elif args.command == "averages":
+        print("| average | held-out loss |")
+        print("| --- " * 2 + "|")
+        print(*average_rows(args.folder), sep="\n")
+    else:
+        print("| trial | parameters | MACs | steps | held-out loss |")
+        print("| --- " * 5 + "|")
+        print(*map(row, args.folders), sep="\n")
+
+
+if __name__ == "__main__":
+    main()
