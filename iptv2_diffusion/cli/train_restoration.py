@@ -71,7 +71,7 @@ def _train() -> None:
     if hasattr(flags, "steps") and hasattr(flags, "schedule_scale"):
         raise ValueError("expected --steps or --schedule-scale, not both: either one stretches the paper's schedule")
     steps = getattr(flags, "steps", max(round(STEPS * restoration.schedule_scale), 1))
-    name = f"{restoration.task}-{restoration.model}"
+    name = f"{restoration.task}-{restoration.model}".replace("/", "-")
     config = from_flags(TrainConfig, flags, fields_of(TrainConfig, _defaults(name, steps)))
     if not config.stages:
         raise ValueError("--stages: expected START:SIZExBATCH ..., 0:128x64 for instance, got none")
@@ -89,7 +89,7 @@ def _fit(restoration: RestorationConfig, config: TrainConfig) -> None:
     allow_tf32(config.tf32)
     data = restoration_data(restoration)
     model = _model(restoration, config)
-    _check_patches(config, model.config["window"])
+    _check_patches(config, model.config["window"] * model.unshuffle)
     task = RestorationTask(
         model,
         data.training,
@@ -126,7 +126,7 @@ def _check_patches(config: TrainConfig, window: int) -> None:
 
 def _model(restoration: RestorationConfig, config: TrainConfig) -> Any:
     from iptv2_diffusion.cli.load import load_restorer
-    from iptv2_diffusion.restoration.restorer import create_restorer
+    from iptv2_diffusion.restoration.restorer import create_restorer, unshuffled
 
     spec = TASKS[restoration.task]
     create = partial(
@@ -139,8 +139,13 @@ def _model(restoration: RestorationConfig, config: TrainConfig) -> Any:
     )
     checkpointing, compiled = restoration.gradient_checkpointing, restoration.compile
     model = trainable(create, config.seed, gradient_checkpointing=checkpointing, compile=compiled)
+
+    def load(source: str) -> Any:
+        found = load_restorer(source).unfuse()
+        return unshuffled(found, model.unshuffle) if found.unshuffle == 1 else found
+
     if restoration.init is not None and not to_resume(config):
-        start_from(model, restoration.init, load_restorer)
+        start_from(model, restoration.init, load)
     return model
 
 

@@ -120,15 +120,15 @@ def fitting_layout(
 ) -> Layout:
     """The tiles that `restore` begins with for images (B, C, H, W); running out of memory makes them smaller."""
     config = model.backbone.config
-    windows = [config.window_at(level) << level for level in range(config.levels)]
-    grids = [config.grid_at(level) << level for level in range(config.levels)]
+    windows = [config.window_at(level) * model.unshuffle << level for level in range(config.levels)]
+    grids = [config.grid_at(level) * model.unshuffle << level for level in range(config.levels)]
     step = lcm(*windows)  # keeps every window where it lies in the whole image
     unit = lcm(step, *grids)  # no attention has to pad a tile
     if tile is None:  # its own unit: it cannot be halved
         whole = max(shape[-2:])
         return Layout(whole, 0, whole)
     if tile == "auto":
-        bytes_per_pixel = VALUES_PER_PIXEL * config.width * model.dtype.itemsize
+        bytes_per_pixel = -(-VALUES_PER_PIXEL * config.width * model.dtype.itemsize // model.unshuffle**2)
         tile = tile_for_memory(shape, bytes_per_pixel, free_memory(model.device), unit)
     return Layout.fitting(int(tile), min(overlap, int(tile) // 2), unit, step)
 

@@ -20,19 +20,19 @@ from iptv2_diffusion.layers.attention import GGSA
 def local_attention(model: Any, base: int | None) -> Iterator[None]:
     """Inside the block every GGSA of a restorer stays within `base` pixels of the image; None changes nothing.
 
-    On level l, macro-tiles are base / 2**l a side; a map that is no larger is attended to globally. The paper's largest
+    On level l, macro-tiles are base / 2**l a side (with `unshuffle` less by its factor); a map that is no larger is attended to globally. The paper's largest
     patch, 384, is a good start. ValueError unless the grid divides the macro-tiles of every level.
     """
     if base is None:
         yield
         return
-    multiple = model.backbone.config.grid * model.backbone.config.multiple
+    multiple = model.backbone.config.grid * model.size_multiple
     if base < 1 or base % multiple:
         raise ValueError(f"expected a multiple of {multiple} pixels for local attention, got {base}")
     found = list(_grid_attentions(model.backbone))
     try:
         for level, parent, name, attention in found:
-            setattr(parent, name, _Local(attention, base >> level))
+            setattr(parent, name, _Local(attention, base // model.unshuffle >> level))
         yield
     finally:
         for _, parent, name, attention in found:

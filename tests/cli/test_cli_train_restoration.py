@@ -113,6 +113,23 @@ def test_pairs_and_fine_tuning_of_another_task(command, photos, pairs, tmp_path,
     command("train", *never, *again, "--output", tmp_path / "degraded")
 
 
+def test_a_network_of_squares_starts_from_one_of_pixels(command, refused, photos, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(import_presets(), "IPTV2-Lite/2", SMALL | {"unshuffle": 2})
+    never = (*FLAGS, "--task", "paired", "--degrade", "motion:3-5", "--data-path", photos, "--steps", 1)
+    never = (*never, "--validate-every", "none", "--preview-every", "none")
+    command("train", *never, "--stages", "0:16x2", "--output", tmp_path / "pixels")
+    capsys.readouterr()
+    squares = (*never, "--model", "IPTV2-Lite/2", "--init", tmp_path / "pixels", "--output", tmp_path / "squares")
+    words = refused("train", *squares, "--stages", "0:16x2")
+    assert "expected patches of more than 16 pixels, the window, got 16" in words
+    command("train", *squares, "--stages", "0:24x2")
+    assert f"Starting from {tmp_path / 'pixels'}: all " in capsys.readouterr().out
+    weights = [load_file(tmp_path / name / "checkpoint-00000001" / "state" / "model.safetensors") for name in
+               ("pixels", "squares")]  # fmt: skip
+    assert [w["stem.weight"].shape[1] for w in weights] == [3, 12]
+    assert weights[1]["stem.weight"].mul(4)[:, ::4].sub(weights[0]["stem.weight"]).abs().max() < 1e-2  # one step away
+
+
 def test_resuming_needs_no_weights_to_start_from(command, refused, photos, tmp_path, capsys):
     never = (
         *FLAGS,

@@ -38,6 +38,8 @@ def images(batch: int, height: int, width: int, channels: int = 3) -> torch.Tens
         ("IPTV2-S", {"window": 64, "grid": 6}, 192),
         ("IPTV2-S", {"attention": ("fcsa",)}, 32),
         ("IPTV2-S", {"attention": ("mdta",)}, 8),
+        ("IPTV2-Lite", {}, 32),
+        ("IPTV2-Lite/2", {}, 64),
     ],
 )
 def test_sides_are_multiples_of_every_window_and_grid(name: str, fields: dict[str, Any], multiple: int) -> None:
@@ -61,6 +63,14 @@ def test_a_traced_graph_runs_at_any_size(model: IPTV2Restorer, program: Exported
     graph = program.module()
     for size in SIZES:
         torch.testing.assert_close(graph(images(*size)), model(images(*size)), **CLOSE)
+
+
+def test_a_traced_graph_of_an_unshuffled_network_runs_at_any_size() -> None:
+    model = make(**SHALLOW, unshuffle=2)
+    graph = trace(model).module()
+    for batch, height, width in SIZES:
+        image = images(batch, 2 * height, 2 * width)
+        torch.testing.assert_close(graph(image), model(image), **CLOSE)
 
 
 @torch.no_grad()

@@ -45,6 +45,16 @@ def test_tiles_of_focal_attention_equal_the_whole_image() -> None:
     assert (model.restore_tiled(image, tile=340, overlap=0) - whole).abs().max() > 1e-3
 
 
+@torch.no_grad()
+def test_tiles_of_unshuffled_focal_attention_equal_the_whole_image() -> None:
+    """Twice the reach of the network above."""
+    model, image = make(attention=("fcsa",), layers=(1, 1), unshuffle=2), random(1, 3, 32, 1376)
+    image = 0.25 + image / 2
+    whole = model.restore(image, tile=None)
+    torch.testing.assert_close(model.restore_tiled(image, tile=688, overlap=336), whole, rtol=0, atol=1e-5)
+    assert (model.restore_tiled(image, tile=688, overlap=0) - whole).abs().max() > 1e-3
+
+
 def tile_sides(model: IPTV2Restorer) -> list[tuple[int, ...]]:
     """Filled with height and width of whatever the model is given."""
     sides: list[tuple[int, ...]] = []

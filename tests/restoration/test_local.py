@@ -64,6 +64,18 @@ def test_a_base_as_large_as_the_image_is_global_bit_for_bit() -> None:
 
 
 @torch.no_grad()
+def test_macro_tiles_of_unshuffled_networks_are_as_many_pixels_of_the_image() -> None:
+    model, image = make(unshuffle=2), random(2, 3, 90, 62).float()
+    expected = model(image)
+    with local_attention(model, 96):
+        assert torch.equal(model(image), expected)
+    with local_attention(model, 64):
+        assert (model(image) - expected).abs().max() > 1e-4
+    with pytest.raises(ValueError, match="multiple of 32"), local_attention(model, 48):
+        pass
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("parallel", [False, True])
 def test_every_level_has_macro_tiles_of_its_own_and_the_model_is_as_before(parallel: bool) -> None:
     """Encoder, bottom, decoder, refinement: 16, 8 | 4 | 8, 16 | 16, in the order in which they run."""

@@ -14,6 +14,7 @@ from tiny_restorer import CLOSE
 import iptv2_diffusion
 from iptv2_diffusion import IPTV2Restorer, create_restorer
 from iptv2_diffusion.layers.reparam import Reparameterised
+from iptv2_diffusion.restoration.restorer import reflect_to_multiple, unshuffled
 
 make = partial(tiny_restorer.make, layers=(2, 2, 2), heads=(1, 2, 4))
 
@@ -48,6 +49,39 @@ def test_equals_the_whole_padded_image_cropped(size: tuple[int, int]) -> None:
     assert [side % 4 for side in padded.shape[2:]] == [0, 0]
     expected = model(padded)[..., : size[0], : size[1]]
     torch.testing.assert_close(model(image), expected, rtol=1e-10, atol=1e-10)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [(24, 48), (1, 9), (19, 35)], ids=str)
+@pytest.mark.parametrize("factor", [2, 3])
+def test_unshuffled_is_the_network_on_means_its_residual_repeated(size: tuple[int, int], factor: int) -> None:
+    model, image = make().double(), images(*size).double()
+    folded = unshuffled(model, factor).double().eval()
+    padded = reflect_to_multiple(image, folded.size_multiple)
+    assert (folded.size_multiple, folded.config["unshuffle"]) == (4 * factor, factor)
+    means = F.avg_pool2d(padded, factor)
+    expected = padded + F.interpolate(model(means) - means, scale_factor=factor, mode="nearest")
+    torch.testing.assert_close(folded(image), expected[..., : size[0], : size[1]], rtol=1e-10, atol=1e-10)
+    with pytest.raises(ValueError, match=rf"^expected a restorer without unshuffle, got one of {factor}$"):
+        unshuffled(folded, 2)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("inputs", "outputs"), [(3, 3), (6, 3)])
+def test_unshuffle_of_its_own_weights_keeps_any_size(inputs: int, outputs: int) -> None:
+    model = make(in_channels=inputs, out_channels=outputs, unshuffle=2)
+    assert model.stem.weight.shape[1] == 4 * inputs
+    assert model.head.weight.shape[0] == 4 * outputs
+    out = model(images(13, 22, inputs))
+    assert out.shape == (1, outputs, 13, 22)
+    corner = images(13, 22, inputs)
+    corner[..., 0, 0] += 0.1
+    assert (model(corner) - out)[..., 0, 0].abs().max() > 1e-4
+
+
+def test_an_unshuffle_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^expected unshuffle of at least 1, got 0$"):
+        IPTV2Restorer(unshuffle=0)
 
 
 @torch.no_grad()
@@ -131,7 +165,7 @@ def test_an_empty_side_is_refused() -> None:
 
 
 def test_unknown_names_are_refused_with_those_that_exist() -> None:
-    with pytest.raises(ValueError, match=r"IPTV2-Ti, IPTV2-Lite, IPTV2-S, IPTV2-B, IPTV2-B\+"):
+    with pytest.raises(ValueError, match=r"IPTV2-Ti, IPTV2-Lite, IPTV2-Lite/2, IPTV2-S, IPTV2-B, IPTV2-B\+"):
         create_restorer("Restormer")
     with pytest.raises(ValueError, match="feed_forward"):
         create_restorer("IPTV2-Ti", feed_forward="mlp")
