@@ -195,10 +195,10 @@ def test_a_name_of_one_task_needs_no_task(capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--model", "IPTV2-Huge"], "unknown model 'IPTV2-Huge', expected one of IPTV2-Ti, IPTV2-Lite, IPTV2-S"),
+        (["--model", "IPTV2-Huge"], "unknown model 'IPTV2-Huge', expected one of IPTV2-Ti, IPTV2-Lite, IPTV2-Lite/2, IPTV2-S"),
         (
             ["--model", "IPTV2-L", "--task", "restore"],
-            "unknown model 'IPTV2-L', expected one of IPTV2-Ti, IPTV2-Lite, IPTV2-S",
+            "unknown model 'IPTV2-L', expected one of IPTV2-Ti, IPTV2-Lite, IPTV2-Lite/2, IPTV2-S",
         ),
         (["--model", "IPTV2-Ti", "--size", "128"], "expected HxW in pixels, as 128x192, got '128'"),
         (["--model", "IPTV2-Ti", "--size", "30x32"], "expected height and width in multiples of 8, got (30, 32)"),
