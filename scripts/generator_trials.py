@@ -39,8 +39,6 @@ TRIALS: dict[str, dict[str, Any]] = {
     "32-224": {"width": 32},
     "64-224": {"width": 64},
     "48-222": {"layers": (2, 2, 2)},
-    "48-444": {"layers": (4, 4, 4)},
-    "64-44": {"width": 64, "layers": (4, 4), "heads": (1, 2)},
 }
 SHORT: dict[str, Any] = {
     "micro_batch": 32,

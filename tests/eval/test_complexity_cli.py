@@ -195,7 +195,10 @@ def test_a_name_of_one_task_needs_no_task(capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--model", "IPTV2-Huge"], "unknown model 'IPTV2-Huge', expected one of IPTV2-Ti, IPTV2-Lite, IPTV2-Lite/2, IPTV2-S"),
+        (
+            ["--model", "IPTV2-Huge"],
+            "unknown model 'IPTV2-Huge', expected one of IPTV2-Ti, IPTV2-Lite, IPTV2-Lite/2, IPTV2-S",
+        ),
         (
             ["--model", "IPTV2-L", "--task", "restore"],
             "unknown model 'IPTV2-L', expected one of IPTV2-Ti, IPTV2-Lite, IPTV2-Lite/2, IPTV2-S",
