@@ -11,7 +11,6 @@ in a step of sampling. All have the laptop's recipe, shortened; names are width 
 held-out loss of every average of a run's newest checkpoint.
 """
 
-import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,13 +19,13 @@ from typing import Any
 
 import torch
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from trials import Table, run
 
 from iptv2_diffusion import IPTV2Transformer2DModel
 from iptv2_diffusion.backbone.config import DENOISERS
 from iptv2_diffusion.cli.sources import bundled_emoji
 from iptv2_diffusion.cli.train import EMOJI_RECIPE
 from iptv2_diffusion.cli.train import main as train_main
-from iptv2_diffusion.diffusion.denoiser import create_denoiser
 from iptv2_diffusion.diffusion.schedule import make_scheduler
 from iptv2_diffusion.diffusion.task import GenerationTask
 from iptv2_diffusion.engine import read_records, read_run
@@ -65,20 +64,15 @@ def train(name: str, output: Path, rest: Sequence[str]) -> None:
     train_main()
 
 
-def row(folder: Path) -> str:
-    records = read_records(folder)
-    figures = next(record for record in reversed(records) if HELD_OUT in record)
-    run = read_run(newest_of(folder))
-    name = run["info"]["generation"]["model"]
-    DENOISERS[name] = BASE | TRIALS[name]
+def rows(folder: Path) -> Iterator[Sequence[str]]:
+    figures = next(record for record in reversed(read_records(folder)) if HELD_OUT in record)
     with torch.device("meta"):
-        model = create_denoiser(name, num_classes=run["info"]["model"]["num_classes"]).fuse()
+        model: Any = IPTV2Transformer2DModel.from_config(read_run(newest_of(folder))["info"]["model"])
+        model.fuse()
         inputs = torch.zeros(1, 4, 16, 16), torch.zeros(1), torch.zeros(1, dtype=torch.long)
         cost = macs(model, *inputs)
-    return (
-        f"| {folder.name} | {parameters(model) / 1e6:.2f} M | {cost / 1e9:.3f} G "
-        f"| {figures['step']} | {figures[HELD_OUT]:.4f} |"
-    )
+    size = f"{parameters(model) / 1e6:.2f} M", f"{cost / 1e9:.3f} G"
+    yield folder.name, *size, str(figures["step"]), f"{figures[HELD_OUT]:.4f}"
 
 
 def newest_of(folder: Path) -> Path:
@@ -89,7 +83,7 @@ def newest_of(folder: Path) -> Path:
 
 
 @torch.no_grad()
-def average_rows(folder: Path) -> Iterator[str]:
+def average_rows(folder: Path) -> Iterator[Sequence[str]]:
     """Of a run on the bundled latents."""
     checkpoint = newest_of(folder)
     generation: Any = SimpleNamespace(**read_run(checkpoint)["info"]["generation"])
@@ -101,31 +95,12 @@ def average_rows(folder: Path) -> Iterator[str]:
         task = GenerationTask(
             model, scheduler, data.codec, data.training, class_names=data.class_names, held_out=data.held_out
         )
-        yield f"| {name} | {task.validate(model)['held_out_loss']:.4f} |"
+        yield name, f"{task.validate(model)['held_out_loss']:.4f}"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list")
-    training = commands.add_parser("train")
-    training.add_argument("trial", choices=TRIALS)
-    training.add_argument("--output", type=Path, required=True)
-    commands.add_parser("table").add_argument("folders", type=Path, nargs="+", help="of runs")
-    commands.add_parser("averages").add_argument("folder", type=Path, help="of a run")
-    args, rest = parser.parse_known_args()
-    if args.command == "list":
-        print(*TRIALS, sep="\n")
-    elif args.command == "train":
-        train(args.trial, args.output, rest)
-    elif args.command == "averages":
-        print("| average | held-out loss |")
-        print("| --- " * 2 + "|")
-        print(*average_rows(args.folder), sep="\n")
-    else:
-        print("| trial | parameters | MACs | steps | held-out loss |")
-        print("| --- " * 5 + "|")
-        print(*map(row, args.folders), sep="\n")
+    table = Table(("trial", "parameters", "MACs", "steps", "held-out loss"), rows)
+    run(__doc__, list(TRIALS), train, {"table": table, "averages": Table(("average", "held-out loss"), average_rows)})
 
 
 if __name__ == "__main__":

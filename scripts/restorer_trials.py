@@ -11,13 +11,13 @@ a pixel costs. Training is of blind colour denoising; the networks cost about th
 thing changed.
 """
 
-import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from trials import Table, run
 
 from iptv2_diffusion.backbone.config import RESTORERS
 from iptv2_diffusion.cli import train_restoration
@@ -54,32 +54,18 @@ def train(name: str, output: Path, rest: Sequence[str]) -> None:
     train_restoration.main()
 
 
-def row(folder: Path) -> str:
+def rows(folder: Path) -> Iterator[Sequence[str]]:
     figures = next(record for record in reversed(read_records(folder)) if f"{PSNR}_{SIGMAS[0]}" in record)
     with torch.device("meta"):
         model = IPTV2Restorer(**(RESTORERS["IPTV2-Ti"] | TRIALS[folder.name])).fuse()
         cost = macs(model, torch.zeros(1, 3, SIDE, SIDE)) / SIDE**2
-    found = " | ".join(f"{figures[f'{PSNR}_{sigma}']:.2f}" for sigma in SIGMAS)
-    return f"| {folder.name} | {parameters(model) / 1e6:.2f} M | {cost / 1e3:.0f} k | {figures['step']} | {found} |"
+    found = (f"{figures[f'{PSNR}_{sigma}']:.2f}" for sigma in SIGMAS)
+    yield folder.name, f"{parameters(model) / 1e6:.2f} M", f"{cost / 1e3:.0f} k", str(figures["step"]), *found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list")
-    training = commands.add_parser("train")
-    training.add_argument("trial", choices=TRIALS)
-    training.add_argument("--output", type=Path, required=True)
-    commands.add_parser("table").add_argument("folders", type=Path, nargs="+", help="named as the trials")
-    args, rest = parser.parse_known_args()
-    if args.command == "list":
-        print(*TRIALS, sep="\n")
-    elif args.command == "train":
-        train(args.trial, args.output, rest)
-    else:
-        print("| trial | parameters | MACs of a pixel | steps |", *(f"{sigma} |" for sigma in SIGMAS))
-        print("| --- " * (4 + len(SIGMAS)) + "|")
-        print(*map(row, args.folders), sep="\n")
+    columns = ("trial", "parameters", "MACs of a pixel", "steps", *map(str, SIGMAS))
+    run(__doc__, list(TRIALS), train, {"table": Table(columns, rows)})
 
 
 if __name__ == "__main__":
