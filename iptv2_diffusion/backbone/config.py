@@ -111,6 +111,7 @@ def _positive(field: str, value: float | Sequence[float] | None) -> None:
         raise ValueError(f"expected {field} above 0, got {value}")
 
 
+_LITE = {"width": 32, "layers": (0, 2, 4), "heads": (1, 2, 4), "refinement": 0, "grid": 8}
 _SMALL = {"layers": (4, 6, 6, 8), "refinement": 0}
 _BASE = {"layers": (4, 6, 6, 8), "refinement": 4}
 _BASE_PLUS = {"layers": (6, 8, 8, 10), "refinement": 6}
@@ -118,9 +119,9 @@ _BASE_PLUS = {"layers": (6, 8, 8, 10), "refinement": 6}
 RESTORERS: dict[str, dict] = {  # Table 10; parameters of the fused form without relative bias
     "IPTV2-Ti": {"width": 16, "layers": (2, 2, 2, 2), "refinement": 0, "grid": 8},  # 1.19 M, ours, for CPUs
     # 1.48 M, ours: the best of the short trials on a CPU (docs/models.md), where the top level only resamples.
-    "IPTV2-Lite": {"width": 32, "layers": (0, 2, 4), "heads": (1, 2, 4), "refinement": 0, "grid": 8},
+    "IPTV2-Lite": _LITE,
     # The same on squares of two pixels a side, ours: a quarter of the cost, twice the reach, for blurs.
-    "IPTV2-Lite/2": {"width": 32, "layers": (0, 2, 4), "heads": (1, 2, 4), "refinement": 0, "grid": 8, "unshuffle": 2},
+    "IPTV2-Lite/2": {**_LITE, "unshuffle": 2},
     "IPTV2-S": {"width": 32, **_SMALL, "grid": 8},  # 11.76 M
     "IPTV2-B": {"width": 48, **_BASE, "grid": 16},  # 26.49 M
     "IPTV2-B+": {"width": 48, **_BASE_PLUS, "grid": 16},  # 33.04 M

@@ -141,8 +141,8 @@ def _model(restoration: RestorationConfig, config: TrainConfig) -> Any:
     model = trainable(create, config.seed, gradient_checkpointing=checkpointing, compile=compiled)
 
     def load(source: str) -> Any:
-        found = load_restorer(source).unfuse()
-        return unshuffled(found, model.unshuffle) if found.unshuffle == 1 else found
+        found = load_restorer(source)
+        return unshuffled(found, model.unshuffle) if found.unshuffle == 1 < model.unshuffle else found
 
     if restoration.init is not None and not to_resume(config):
         start_from(model, restoration.init, load)

@@ -31,8 +31,8 @@ def graph_multiple(model: IPTV2Restorer) -> int:
     """The smallest side, in pixels, that every window and every grid of every level divides."""
     config = model.backbone.config
     units = {"fcsa": config.window_at, "ggsa": config.grid_at, "mdta": lambda level: 1}
-    sides = (units[kind](level) << level for kind in config.attention for level in range(config.levels))
-    return lcm(*sides) * model.unshuffle
+    levels = range(config.levels)
+    return lcm(*(units[kind](level) * model.pixels_at(level) for kind in config.attention for level in levels))
 
 
 def trace(model: IPTV2Restorer) -> ExportedProgram:
@@ -45,7 +45,7 @@ def trace(model: IPTV2Restorer) -> ExportedProgram:
         raise OSError(f"graphs need PyTorch {OLDEST_TORCH} or newer, got {torch.__version__}")
     model = copy.deepcopy(model).cpu().float().fuse().eval().requires_grad_(False)
     multiple, config = graph_multiple(model), model.backbone.config
-    widest = max(config.window_at(level) * model.unshuffle << level for level in range(config.levels))
+    widest = max(config.window_at(level) * model.pixels_at(level) for level in range(config.levels))
     least = max(2, -(-3 * widest // multiple))
     image = torch.zeros(2, model.config["in_channels"], least * multiple, (least + 1) * multiple)
     blocks = image.unflatten(3, (-1, multiple)).unflatten(2, (-1, multiple))

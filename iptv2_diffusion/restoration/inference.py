@@ -120,8 +120,8 @@ def fitting_layout(
 ) -> Layout:
     """The tiles that `restore` begins with for images (B, C, H, W); running out of memory makes them smaller."""
     config = model.backbone.config
-    windows = [config.window_at(level) * model.unshuffle << level for level in range(config.levels)]
-    grids = [config.grid_at(level) * model.unshuffle << level for level in range(config.levels)]
+    windows = [config.window_at(level) * model.pixels_at(level) for level in range(config.levels)]
+    grids = [config.grid_at(level) * model.pixels_at(level) for level in range(config.levels)]
     step = lcm(*windows)  # keeps every window where it lies in the whole image
     unit = lcm(step, *grids)  # no attention has to pad a tile
     if tile is None:  # its own unit: it cannot be halved

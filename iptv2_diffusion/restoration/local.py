@@ -20,8 +20,8 @@ from iptv2_diffusion.layers.attention import GGSA
 def local_attention(model: Any, base: int | None) -> Iterator[None]:
     """Inside the block every GGSA of a restorer stays within `base` pixels of the image; None changes nothing.
 
-    On level l, macro-tiles are base / 2**l a side (with `unshuffle` less by its factor); a map that is no larger is attended to globally. The paper's largest
-    patch, 384, is a good start. ValueError unless the grid divides the macro-tiles of every level.
+    On level l, macro-tiles are base / `model.pixels_at(l)` a side; a map that is no larger is attended to globally. The
+    paper's largest patch, 384, is a good start. ValueError unless the grid divides the macro-tiles of every level.
     """
     if base is None:
         yield
@@ -32,7 +32,7 @@ def local_attention(model: Any, base: int | None) -> Iterator[None]:
     found = list(_grid_attentions(model.backbone))
     try:
         for level, parent, name, attention in found:
-            setattr(parent, name, _Local(attention, base // model.unshuffle >> level))
+            setattr(parent, name, _Local(attention, base // model.pixels_at(level)))
         yield
     finally:
         for _, parent, name, attention in found:

@@ -78,6 +78,10 @@ class IPTV2Restorer(ModelMixin, ConfigMixin, Fusable):
         """Pixels of the image along a side of one of the backbone's."""
         return self.config["unshuffle"]
 
+    def pixels_at(self, level: int) -> int:
+        """Pixels of the image along a side of one on that level of the backbone."""
+        return self.unshuffle << level
+
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         channels = self.config["in_channels"]
         if image.ndim != 4 or image.shape[1] != channels or 0 in image.shape:
@@ -86,9 +90,11 @@ class IPTV2Restorer(ModelMixin, ConfigMixin, Fusable):
         padded = reflect_to_multiple(image, self.size_multiple)
         shallow = self.stem(F.pixel_unshuffle(padded, self.unshuffle))
         features = self.backbone(shallow)
-        features = features if self.skip is None else features + self.skip(shallow)
+        if self.skip is not None:
+            features = features + self.skip(shallow)
         restored = F.pixel_shuffle(self.head(features), self.unshuffle)
-        restored = restored + padded if self.skip is None else restored
+        if self.skip is None:
+            restored = restored + padded
         return restored[..., :height, :width].contiguous()
 
     def restore(self, image: T, **options: Any) -> T:
@@ -114,12 +120,11 @@ def unshuffled(model: IPTV2Restorer, factor: int) -> IPTV2Restorer:
     if model.unshuffle != 1:
         raise ValueError(f"expected a restorer without unshuffle, got one of {model.unshuffle}")
     config: dict[str, Any] = dict(model.config) | {"unshuffle": factor}
-    folded: Any = IPTV2Restorer(**config)
-    folded, area = folded.to(model.dtype), factor**2
-    weights = model.state_dict()
+    folded, area = IPTV2Restorer(**config), factor**2
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
     weights["stem.weight"] = weights["stem.weight"].repeat_interleave(area, 1) / area
     weights["head.weight"] = weights["head.weight"].repeat_interleave(area, 0)
-    folded.load_state_dict(weights)
+    folded.load_state_dict(weights, assign=True)  # keeps their precision
     return folded
 
 

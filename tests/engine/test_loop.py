@@ -65,18 +65,6 @@ def test_six_steps_equal_three_and_three(tmp_path, averages):
     assert len(records(tmp_path / "parts")) == 6 + 3
 
 
-def test_muon_resumes_bit_for_bit(tmp_path):
-    def train(output, **changes):
-        return fit(ToyTask(width=6), toy_config(output, optimizer="muon", **changes))
-
-    train(tmp_path / "whole")
-    train(tmp_path / "parts", steps=3)
-    assert train(tmp_path / "parts", resume=True) == 6
-    whole, parts = (tensors(tmp_path / name / "checkpoint-00000006") for name in ("whole", "parts"))
-    assert any(name.endswith("momentum_buffer") for name in whole)
-    torch.testing.assert_close(whole, parts, rtol=0, atol=0)
-
-
 def test_every_average_is_the_one_it_would_be_alone(tmp_path):
     names = ("power-0.1", "0.9", "0.5")
     task = ToyTask()

@@ -1,9 +1,10 @@
-"""The learning rate of each step."""
+"""The optimizers, and the learning rate of each step."""
 
 import pytest
 import torch
-from toy import toy_config
+from toy import ToyTask, tensors, toy_config
 
+from iptv2_diffusion.engine import fit
 from iptv2_diffusion.engine.optim import learning_rate, make_optimizer
 
 
@@ -60,3 +61,15 @@ def test_muon_turns_the_steps_of_matrices_orthogonal_and_leaves_the_rest_to_adam
     for other, gradient in zip(others, gradients[1:], strict=True):
         torch.testing.assert_close(other.sign(), gradient.sign(), rtol=0, atol=0)
         assert other.std() / other.abs().mean() == pytest.approx(float(other.sign().std()), rel=1e-3)  # all as large
+
+
+def test_muon_resumes_bit_for_bit(tmp_path):
+    def train(output, **changes):
+        return fit(ToyTask(width=6), toy_config(output, optimizer="muon", **changes))
+
+    train(tmp_path / "whole")
+    train(tmp_path / "parts", steps=3)
+    assert train(tmp_path / "parts", resume=True) == 6
+    whole, parts = (tensors(tmp_path / name / "checkpoint-00000006") for name in ("whole", "parts"))
+    assert any(name.endswith("momentum_buffer") for name in whole)
+    torch.testing.assert_close(whole, parts, rtol=0, atol=0)
