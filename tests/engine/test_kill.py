@@ -19,15 +19,16 @@ from iptv2_diffusion.engine import fit, newest, read_run
 
 EVERY, KILLS, STEPS = 3, 20, 3000
 TOUCHES = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.scandir"}
+UNFINISHED = ".checkpoint-"  # how the folder of one that is being written begins
 
 
-def train(output: Path, touch: int, waiting: Connection | None) -> None:
-    """Dies when it touches its output folder for the `touch`-th time, or tells so and goes on."""
+def train(output: Path, touched: str, touch: int, waiting: Connection | None) -> None:
+    """Dies when it touches a path with `touched` in it for the `touch`-th time, or tells so and goes on."""
     torch.set_num_threads(1)
     touches = itertools.count(1)
 
     def count(event: str, arguments: tuple[Any, ...]) -> None:
-        if event not in TOUCHES or str(output) not in str(arguments[0]) or next(touches) != touch:
+        if event not in TOUCHES or touched not in str(arguments[0]) or next(touches) != touch:
             return
         if waiting is None:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -55,13 +56,15 @@ def last_recorded(output) -> int:
     return max(steps, default=0)
 
 
-def kill_somewhere(output, draw: random.Random, at_once: bool, context) -> None:
-    """At a random access to the folder, or a few milliseconds later."""
+def kill_somewhere(output, draw: random.Random, number: int, context) -> None:
+    """At a random access to the folder, in every fourth run to an unfinished checkpoint, or a few milliseconds later."""
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=train, args=(output, draw.randint(1, 150), None if at_once else sender))
+    touched, last = (UNFINISHED, 20) if number % 4 == 0 else (str(output), 150)
+    waiting = None if number % 2 == 0 else sender
+    process = context.Process(target=train, args=(output, touched, draw.randint(1, last), waiting))
     process.start()
     sender.close()
-    if not at_once:
+    if waiting is not None:
         receiver.recv_bytes()
         time.sleep(draw.uniform(0, 0.03))
         process.kill()
@@ -78,11 +81,11 @@ def test_killing_never_loses_more_than_the_steps_since_the_last_checkpoint(tmp_p
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # for the server's imports
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     for number in range(KILLS):
-        kill_somewhere(output, draw, number % 2 == 0, context)
-        unfinished += any(output.glob(".checkpoint-*"))
+        kill_somewhere(output, draw, number, context)
+        unfinished += any(output.glob(f"{UNFINISHED}*"))
         folder = newest(output)
         assert 0 <= last_recorded(output) - (read_run(folder)["step"] if folder else 0) <= EVERY
-    assert unfinished >= 3, "no kill fell into the writing of a checkpoint"
+    assert unfinished >= KILLS // 4, "no kill fell into the writing of a checkpoint"
     folder = newest(output)
     assert folder is not None
     steps = -(-(read_run(folder)["step"] + 1) // EVERY) * EVERY
