@@ -13,7 +13,9 @@ from iptv2_diffusion.data.matlab import cells, is_cell_array, open_v73
 
 STEPS = 1024  # instants of an exposure
 MOST_STROKES = 4  # stretches of smooth movement between jerks of the hand
-WANDER = 3.0  # by how much velocity changes during the exposure, relative to what it is at first
+WANDER = 3.0  # by how much velocity changes during a stroke, relative to what it is at first
+OSCILLATIONS = 12  # of tremor: up to six periods in an exposure
+TREMOR_FALLS = (1.0, 2.5)  # amplitude falls as frequency to a power drawn from these
 
 
 def convolve_valid(image: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
@@ -39,7 +41,8 @@ def camera_shake(size: float, generator: torch.Generator) -> torch.Tensor:
     """Path of a point during an exposure with a trembling hand; `size` is the side of the square that it fills, in pixels.
 
     Strokes of inertial random walks follow each other, each with a velocity of its own at its start (the two
-    ingredients of Boracchi and Foi, "Modeling the performance of image restoration from motion blur", 2012).
+    ingredients of Boracchi and Foi, "Modeling the performance of image restoration from motion blur", 2012). Tremor,
+    oscillations that are the weaker the faster they are, is added: measured paths turn and cross themselves more often.
     """
     path = _trajectory(generator)
     path = path * ((size - 1) / 2 / path.abs().max())
@@ -55,13 +58,33 @@ def shake_reach(size: float) -> int:
 
 
 def _trajectory(generator: torch.Generator) -> torch.Tensor:
-    """(STEPS or a few less, 2) float64, centred on its mean."""
+    """(STEPS or a few less, 2) float64, centred on its mean; any ratio of strokes and tremor is as likely."""
+    strokes = _spread_one(_strokes(generator))
+    tremor = _spread_one(_tremor(len(strokes), generator))
+    return strokes.lerp(tremor, torch.rand((), generator=generator, dtype=torch.float64))
+
+
+def _strokes(generator: torch.Generator) -> torch.Tensor:
     strokes = int(torch.randint(1, MOST_STROKES + 1, (), generator=generator))
     shape = (strokes, STEPS // strokes, 2)
     changes = torch.randn(shape, generator=generator, dtype=torch.float64) * (WANDER / STEPS**0.5)
     start = torch.randn((strokes, 1, 2), generator=generator, dtype=torch.float64)
-    path = (start + changes.cumsum(1)).reshape(-1, 2).cumsum(0)
-    return path - path.mean(0)
+    return (start + changes.cumsum(1)).reshape(-1, 2).cumsum(0)
+
+
+def _tremor(steps: int, generator: torch.Generator) -> torch.Tensor:
+    frequencies = torch.arange(1.0, OSCILLATIONS + 1, dtype=torch.float64)  # in half periods of an exposure
+    falls = torch.empty((), dtype=torch.float64).uniform_(*TREMOR_FALLS, generator=generator)
+    amplitudes = torch.randn((2, OSCILLATIONS, 2), generator=generator, dtype=torch.float64)
+    amplitudes = amplitudes * frequencies[:, None] ** -falls
+    phases = torch.arange(steps, dtype=torch.float64)[:, None] * (math.pi / steps) * frequencies
+    return phases.cos() @ amplitudes[0] + phases.sin() @ amplitudes[1]
+
+
+def _spread_one(path: torch.Tensor) -> torch.Tensor:
+    """Centred, its mean squared distance from there 1."""
+    path = path - path.mean(0)
+    return path / path.square().sum(1).mean().sqrt()
 
 
 def load_kernels(path: str | Path) -> tuple[torch.Tensor, ...]:
