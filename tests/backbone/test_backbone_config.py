@@ -70,7 +70,15 @@ def test_a_preset_is_a_copy() -> None:
 
 def test_names_of_the_presets() -> None:
     assert set(DENOISERS) == {"IPTV2-Ti", "IPTV2-S", "IPTV2-B", "IPTV2-L", "IPTV2-XL", "IPTV2-Ti-16"}
-    assert set(RESTORERS) == {"IPTV2-Ti", "IPTV2-Lite", "IPTV2-Lite/2", "IPTV2-S", "IPTV2-B", "IPTV2-B+"}
+    assert set(RESTORERS) == {
+        "IPTV2-Ti",
+        "IPTV2-Lite",
+        "IPTV2-Lite/2",
+        "IPTV2-Lite+/2",
+        "IPTV2-S",
+        "IPTV2-B",
+        "IPTV2-B+",
+    }
 
 
 def test_config_is_frozen() -> None:

@@ -197,11 +197,11 @@ def test_a_name_of_one_task_needs_no_task(capsys: pytest.CaptureFixture[str]) ->
     [
         (
             ["--model", "IPTV2-Huge"],
-            "unknown model 'IPTV2-Huge', expected one of IPTV2-Ti, IPTV2-Lite, IPTV2-Lite/2, IPTV2-S",
+            "unknown model 'IPTV2-Huge', expected one of IPTV2-Ti, IPTV2-Lite, IPTV2-Lite/2, IPTV2-Lite+/2, IPTV2-S",
         ),
         (
             ["--model", "IPTV2-L", "--task", "restore"],
-            "unknown model 'IPTV2-L', expected one of IPTV2-Ti, IPTV2-Lite, IPTV2-Lite/2, IPTV2-S",
+            "unknown model 'IPTV2-L', expected one of IPTV2-Ti, IPTV2-Lite, IPTV2-Lite/2, IPTV2-Lite+/2, IPTV2-S",
         ),
         (["--model", "IPTV2-Ti", "--size", "128"], "expected HxW in pixels, as 128x192, got '128'"),
         (["--model", "IPTV2-Ti", "--size", "30x32"], "expected height and width in multiples of 8, got (30, 32)"),

@@ -40,6 +40,7 @@ def images(batch: int, height: int, width: int, channels: int = 3) -> torch.Tens
         ("IPTV2-S", {"attention": ("mdta",)}, 8),
         ("IPTV2-Lite", {}, 32),
         ("IPTV2-Lite/2", {}, 64),
+        ("IPTV2-Lite+/2", {}, 128),
     ],
 )
 def test_sides_are_multiples_of_every_window_and_grid(name: str, fields: dict[str, Any], multiple: int) -> None:

@@ -165,7 +165,9 @@ def test_an_empty_side_is_refused() -> None:
 
 
 def test_unknown_names_are_refused_with_those_that_exist() -> None:
-    with pytest.raises(ValueError, match=r"IPTV2-Ti, IPTV2-Lite, IPTV2-Lite/2, IPTV2-S, IPTV2-B, IPTV2-B\+"):
+    with pytest.raises(
+        ValueError, match=r"IPTV2-Ti, IPTV2-Lite, IPTV2-Lite/2, IPTV2-Lite\+/2, IPTV2-S, IPTV2-B, IPTV2-B\+"
+    ):
         create_restorer("Restormer")
     with pytest.raises(ValueError, match="feed_forward"):
         create_restorer("IPTV2-Ti", feed_forward="mlp")
