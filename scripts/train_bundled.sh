@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# Trains the weights in the package once more: bash scripts/train_bundled.sh NAME DATA [OUTPUT]
+# NAME is emoji, denoise-color, denoise-gray, derain or motion-deblur, DATA the folder of the emoji or of BSDS500's photographs
+# (with train and test in it), OUTPUT a new folder for the runs (runs/bundled/NAME). It ends with OUTPUT/NAME.safetensors, of the
+# emoji with the weights in the package replaced. Runs that ended early by hand are noted with the step; here they go on to theirs.
+set -euo pipefail
+[[ $# -eq 2 || $# -eq 3 ]] || { sed -n '2,5s/^# //p' "$0" >&2; exit 2; }
+name=$1 data=$2 output=${3:-runs/bundled/$1}
+cd "$(dirname "$0")/.."
+
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-2} ACCELERATE_USE_CPU=${ACCELERATE_USE_CPU:-true}
+small="--precision bf16 --hold-out 40 --clip 1.0 --weight-decay 0 --betas 0.9 0.99 --workers 0"
+photographs="$data/train $data/test"
+
+train() { # run, further flags
+  accelerate launch train.py $small --output "$output/$1" "${@:2}"
+}
+
+emoji() {
+  python scripts/train_autoencoder.py --data-path "$data" --output "$output/autoencoder" --precision bf16 --compile
+  python scripts/bundle_emoji.py latents --vae "$output/autoencoder/vae" --data-path "$data"
+  # the first run began from the weights of an earlier one, 5,000 steps on the latents of another autoencoder
+  accelerate launch train.py --model IPTV2-Ti-16 --micro-batch 32 --precision bf16 --output "$output/1"
+  accelerate launch train.py --model IPTV2-Ti-16 --micro-batch 32 --precision bf16 --init "$output/1" --steps 7000 --validate-every 500 \
+    --output "$output/2"
+  python scripts/bundle_emoji.py denoiser --checkpoint "$output/2" --replace
+}
+
+denoise-color() { # cut in two at step 1,157, and ended at 9,957
+  train 1 --task denoise-color --sigma 0-55 --model IPTV2-Lite --data-path $photographs \
+    --stages 0:64x16 6700:128x4 8800:192x2 --steps 10000 --lr 1e-3 --lr-final 1e-6 --warmup-steps 200 --ema 0.999 --validate-every 3000
+  export_last 1
+}
+
+denoise-gray() {
+  gray() { train "$1" --task denoise-gray --sigma 0-55 --model IPTV2-Lite --data-path $photographs "${@:2}"; }
+  gray 1 --init denoise-color --stages 0:64x8 500:128x4 --steps 1000 --lr 5e-4 --warmup-steps 50 --ema 0.99 --validate-every 1000
+  gray 2 --init "$output/1" --stages 0:64x8 1500:128x4 2600:192x2 --steps 3200 --lr 5e-4 --warmup-steps 50 --ema 0.999 \
+    --validate-every 800
+  gray 3 --init "$output/2" --stages 0:128x4 300:192x2 --steps 700 --lr 3e-4 --warmup-steps 30 --ema 0.995 --validate-every 700
+  gray 4 --init "$output/3" --stages 0:128x4 250:192x2 --steps 500 --lr 3e-4 --warmup-steps 30 --ema 0.995 --validate-every 500 \
+    --loss psnr
+  export_last 4
+}
+
+derain() { # of the test part only: others have Rain100H's scenes
+  train 1 --task derain --degrade rain:0.02-0.3,quantize --model IPTV2-Lite --norm bias_free --init denoise-color \
+    --data-path "$data/test" --stages 0:64x8 --steps 700 --lr 5e-4 --warmup-steps 50 --ema 0.99 --validate-every 700
+  export_last 1
+}
+
+motion-deblur() {
+  shaken() { # run, pixels of shake, weights to start from, stages, steps, first and last rate, average, further flags
+    train "$1" --task motion-deblur --norm bias_free --degrade "motion:$2,awgn:1-2,quantize" --data-path $photographs --init "$3" \
+      --stages "$4" --steps "$5" --lr "$6" --lr-final "$7" --ema "$8" --warmup-steps 50 --validate-every 200 "${@:9}"
+  }
+  pixels() { shaken "$@" --model IPTV2-Lite; }
+  muon="--optimizer muon --loss l1+fft --compile"
+  pixels 1 9-31 denoise-color 0:128x4 3000 1e-3 1e-6 0.999 # ended at step 1,050
+  pixels 2 3-11 "$output/1" 0:64x16 900 1e-3 5e-4 0.99
+  pixels 3 5-19 "$output/2" 0:64x16 1200 1e-3 7e-4 0.99
+  pixels 4 5-27 "$output/3" 0:128x4 1400 1e-3 1e-6 0.995
+  pixels 5 3-15 "$output/4" 0:64x16 2400 1e-3 5e-4 0.99
+  pixels 6 5-27 "$output/5" 0:128x4 1900 7e-4 1e-6 0.995
+  pixels 7 3-15 "$output/6" 0:64x16 400 1e-3 5e-4 0.99 $muon
+  pixels 8 5-17 "$output/7" 0:96x7 3600 1.2e-3 5e-4 0.995 $muon  # ended at step 1,248
+  pixels 9 5-17 "$output/8" 0:128x4 300 1e-3 1e-4 0.99 $muon
+  pixels 10 5-19 "$output/9" 0:128x4 2400 1.2e-3 7e-4 0.995 $muon # ended at step 1,167
+  pixels 11 5-27 "$output/10" 0:128x4 2000 1e-3 5e-4 0.995 $muon  # ended at step 1,256
+  squares="$muon --model IPTV2-Lite/2"
+  shaken 12 5-29 "$output/11" 0:128x12 1600 1e-3 1e-6 0.99 $squares
+  shaken 13 5-29 "$output/12" 0:128x12 800 1e-3 1e-6 0.99 $squares --loss psnr
+  export_last 13
+}
+
+export_last() { # run
+  iptv2-export --ckpt "$output/$1" --half --output "$output/$name.safetensors"
+}
+
+[[ $name =~ ^(emoji|denoise-color|denoise-gray|derain|motion-deblur)$ ]] || { echo "unknown NAME: $name" >&2; exit 2; }
+"$name"

@@ -1,0 +1,64 @@
+"""scripts/train_bundled.sh: every command in it parses, and goes on from what the one before has left."""
+
+import os
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from iptv2_diffusion.cli import train, train_restoration
+from iptv2_diffusion.cli.restoration_config import RestorationConfig
+from iptv2_diffusion.config import from_flags
+
+ROOT = Path(__file__).resolve().parents[1]
+TASKS = ("denoise-color", "denoise-gray", "derain", "motion-deblur")
+RECORD = '#!/bin/sh\nprintf "%s\\n" "$(basename "$0") $*" >> "$RECORD"\n'
+
+
+def commands(tmp_path: Path, *arguments: str) -> list[list[str]]:
+    """What the script would run, in place of which words are written down."""
+    for program in ("accelerate", "python", "iptv2-export"):
+        (tmp_path / program).write_text(RECORD)
+        (tmp_path / program).chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "RECORD": str(tmp_path / "record")}
+    script = ["bash", ROOT / "scripts/train_bundled.sh", *arguments]
+    subprocess.run(script, env=environment, check=True, capture_output=True, text=True)
+    return [shlex.split(line) for line in (tmp_path / "record").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_restorers_are_trained_and_exported(task: str, tmp_path: Path) -> None:
+    *training, export = commands(tmp_path, task, "photographs", "runs/new")
+    made = {"denoise-color"}
+    for program, launch, script, *flags in training:
+        assert (program, launch, script) == ("accelerate", "launch", "train.py")
+        parsed = train_restoration.make_parser().parse_args(flags)
+        config = from_flags(RestorationConfig, parsed)
+        assert config.task == task
+        assert (config.init is None) == (task == "denoise-color")
+        assert config.init in {None, *made}
+        made.add(str(parsed.output))
+    last = str(parsed.output)
+    assert export == ["iptv2-export", "--ckpt", last, "--half", "--output", f"runs/new/{task}.safetensors"]
+
+
+def test_derains_without_the_photographs_of_rain100h(tmp_path: Path) -> None:
+    (command, _) = commands(tmp_path, "derain", "photographs")
+    paths = command[command.index("--data-path") + 1 :]
+    assert paths[: paths.index("--stages")] == ["photographs/test"]
+
+
+def test_emoji_are_trained_and_bundled(tmp_path: Path) -> None:
+    *_, first, second, bundle = commands(tmp_path, "emoji", "pictures", "runs/new")
+    for command in (first, second):
+        train.make_parser().parse_args(command[3:])
+    assert bundle[-3:] == ["--checkpoint", "runs/new/2", "--replace"]
+
+
+@pytest.mark.parametrize("arguments", [(), ("derain",), ("deblur", "photographs")])
+def test_refuses_what_it_cannot_train(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    with pytest.raises(subprocess.CalledProcessError) as error:
+        commands(tmp_path, *arguments)
+    assert error.value.returncode == 2
+    assert "NAME" in error.value.stderr
