@@ -49,7 +49,7 @@ derain() { # of the test part only: others have Rain100H's scenes
   export_last 1
 }
 
-motion-deblur() {
+motion-deblur() { # shake had no tremor yet in runs 1 to 13
   shaken() { # run, pixels of shake, weights to start from, stages, steps, first and last rate, average, further flags
     train "$1" --task motion-deblur --norm bias_free --degrade "motion:$2,awgn:1-2,quantize" --data-path $photographs --init "$3" \
       --stages "$4" --steps "$5" --lr "$6" --lr-final "$7" --ema "$8" --warmup-steps 50 --validate-every 200 "${@:9}"
