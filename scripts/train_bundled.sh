@@ -50,27 +50,33 @@ derain() { # of the test part only: others have Rain100H's scenes
 }
 
 motion-deblur() { # shake had no tremor yet in runs 1 to 13
-  shaken() { # run, pixels of shake, weights to start from, stages, steps, first and last rate, average, further flags
-    train "$1" --task motion-deblur --norm bias_free --degrade "motion:$2,awgn:1-2,quantize" --data-path $photographs --init "$3" \
+  shaken() { # run, motion and its pixels, weights to start from, stages, steps, first and last rate, average, further flags
+    train "$1" --task motion-deblur --norm bias_free --degrade "$2,awgn:1-2,quantize" --data-path $photographs --init "$3" \
       --stages "$4" --steps "$5" --lr "$6" --lr-final "$7" --ema "$8" --warmup-steps 50 --validate-every 200 "${@:9}"
   }
   pixels() { shaken "$@" --model IPTV2-Lite; }
   muon="--optimizer muon --loss l1+fft --compile"
-  pixels 1 9-31 denoise-color 0:128x4 3000 1e-3 1e-6 0.999 # ended at step 1,050
-  pixels 2 3-11 "$output/1" 0:64x16 900 1e-3 5e-4 0.99
-  pixels 3 5-19 "$output/2" 0:64x16 1200 1e-3 7e-4 0.99
-  pixels 4 5-27 "$output/3" 0:128x4 1400 1e-3 1e-6 0.995
-  pixels 5 3-15 "$output/4" 0:64x16 2400 1e-3 5e-4 0.99
-  pixels 6 5-27 "$output/5" 0:128x4 1900 7e-4 1e-6 0.995
-  pixels 7 3-15 "$output/6" 0:64x16 400 1e-3 5e-4 0.99 $muon
-  pixels 8 5-17 "$output/7" 0:96x7 3600 1.2e-3 5e-4 0.995 $muon  # ended at step 1,248
-  pixels 9 5-17 "$output/8" 0:128x4 300 1e-3 1e-4 0.99 $muon
-  pixels 10 5-19 "$output/9" 0:128x4 2400 1.2e-3 7e-4 0.995 $muon # ended at step 1,167
-  pixels 11 5-27 "$output/10" 0:128x4 2000 1e-3 5e-4 0.995 $muon  # ended at step 1,256
+  pixels 1 motion:9-31 denoise-color 0:128x4 3000 1e-3 1e-6 0.999 # ended at step 1,050
+  pixels 2 motion:3-11 "$output/1" 0:64x16 900 1e-3 5e-4 0.99
+  pixels 3 motion:5-19 "$output/2" 0:64x16 1200 1e-3 7e-4 0.99
+  pixels 4 motion:5-27 "$output/3" 0:128x4 1400 1e-3 1e-6 0.995
+  pixels 5 motion:3-15 "$output/4" 0:64x16 2400 1e-3 5e-4 0.99
+  pixels 6 motion:5-27 "$output/5" 0:128x4 1900 7e-4 1e-6 0.995
+  pixels 7 motion:3-15 "$output/6" 0:64x16 400 1e-3 5e-4 0.99 $muon
+  pixels 8 motion:5-17 "$output/7" 0:96x7 3600 1.2e-3 5e-4 0.995 $muon  # ended at step 1,248
+  pixels 9 motion:5-17 "$output/8" 0:128x4 300 1e-3 1e-4 0.99 $muon
+  pixels 10 motion:5-19 "$output/9" 0:128x4 2400 1.2e-3 7e-4 0.995 $muon # ended at step 1,167
+  pixels 11 motion:5-27 "$output/10" 0:128x4 2000 1e-3 5e-4 0.995 $muon  # ended at step 1,256
   squares="$muon --model IPTV2-Lite/2"
-  shaken 12 5-29 "$output/11" 0:128x12 1600 1e-3 1e-6 0.99 $squares
-  shaken 13 5-29 "$output/12" 0:128x12 800 1e-3 1e-6 0.99 $squares --loss psnr
-  export_last 13
+  shaken 12 motion:5-29 "$output/11" 0:128x12 1600 1e-3 1e-6 0.99 $squares
+  shaken 13 motion:5-29 "$output/12" 0:128x12 800 1e-3 1e-6 0.99 $squares --loss psnr
+  squares="$muon --model IPTV2-Lite+/2"
+  shaken 14 motion:5-29 "$output/13" 0:256x4 4400 1e-3 3e-4 0.998 $squares # ended at step 1,001
+  shaken 15 linear:5-29 "$output/14" 0:192x6 1200 1e-3 5e-4 0.99 $squares
+  shaken 16 bent:5-29 "$output/15" 0:192x6 1200 1e-3 6e-4 0.99 $squares    # ended at step 770
+  shaken 17 motion:5-29 "$output/16" 0:192x6 2000 1e-3 4e-4 0.995 $squares # ended at step 763
+  shaken 18 motion:5-29 "$output/17" 0:192x6 1800 7e-4 1e-6 0.995 $squares --loss psnr
+  export_last 18
 }
 
 export_last() { # run

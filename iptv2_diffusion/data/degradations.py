@@ -17,7 +17,16 @@ import numpy as np
 import torch
 from PIL import Image
 
-from iptv2_diffusion.data.kernels import camera_shake, convolve_valid, disc, disc_reach, load_kernels, shake_reach
+from iptv2_diffusion.data.kernels import (
+    bent_motion,
+    camera_shake,
+    convolve_valid,
+    disc,
+    disc_reach,
+    linear_motion,
+    load_kernels,
+    shake_reach,
+)
 from iptv2_diffusion.data.rain import rain
 
 KERNEL_FILE = "kernels"  # the item that takes the path of a file instead of a range
@@ -51,6 +60,16 @@ def motion(image: torch.Tensor, size: float, generator: torch.Generator) -> torc
     return convolve_valid(image, camera_shake(size, generator))
 
 
+def linear(image: torch.Tensor, size: float, generator: torch.Generator) -> torch.Tensor:
+    """Straight and even motion across a square of `size` pixels; cuts as much as `motion`."""
+    return convolve_valid(image, linear_motion(size, generator))
+
+
+def bent(image: torch.Tensor, size: float, generator: torch.Generator) -> torch.Tensor:
+    """Motion between `linear` and `motion`, no nearer to the latter; cuts as much."""
+    return convolve_valid(image, bent_motion(size, generator))
+
+
 def defocus(image: torch.Tensor, radius: float, generator: torch.Generator) -> torch.Tensor:
     """A disc of `radius` pixels; cuts radius - 0.5, rounded up, from every side. Nothing is drawn."""
     return convolve_valid(image, disc(radius))
@@ -80,6 +99,8 @@ KINDS = {
     "poisson": Kind(poisson, "photons for white", 0.1, 1e6),
     "jpeg": Kind(jpeg, "quality", 1, 100),
     "motion": Kind(motion, "size, pixels", 1, 255, shake_reach),
+    "linear": Kind(linear, "size, pixels", 1, 255, shake_reach),
+    "bent": Kind(bent, "size, pixels", 1, 255, shake_reach),
     "defocus": Kind(defocus, "radius, pixels", 0, 100, disc_reach),
     "rain": Kind(rain, "mean light, of white", 0, 1),
     "quantize": Kind(quantize, ""),

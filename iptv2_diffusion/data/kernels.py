@@ -44,17 +44,38 @@ def camera_shake(size: float, generator: torch.Generator) -> torch.Tensor:
     ingredients of Boracchi and Foi, "Modeling the performance of image restoration from motion blur", 2012). Tremor,
     oscillations that are the weaker the faster they are, is added: measured paths turn and cross themselves more often.
     """
-    path = _trajectory(generator)
-    path = path * ((size - 1) / 2 / path.abs().max())
-    pixels = torch.arange(-shake_reach(size), shake_reach(size) + 1.0, dtype=path.dtype)
-    rows, columns = (1 - (path.T[..., None] - pixels).abs()).clamp(min=0)  # bilinear weights, (STEPS, k) each
-    kernel = rows.T @ columns
-    return (kernel / kernel.sum()).float()
+    return _along(_trajectory(generator), size)
+
+
+def linear_motion(size: float, generator: torch.Generator) -> torch.Tensor:
+    """Straight and even, in any direction, as far as a square of `size` pixels reaches."""
+    return _along(_line(STEPS, generator), size)
+
+
+def bent_motion(size: float, generator: torch.Generator) -> torch.Tensor:
+    """Between linear motion and camera shake, no nearer to the latter: easier to learn first."""
+    shake = _trajectory(generator)
+    line = _spread_one(_line(len(shake), generator))
+    return _along(line.lerp(shake, 0.5 * torch.rand((), generator=generator, dtype=torch.float64)), size)
 
 
 def shake_reach(size: float) -> int:
     """Pixels on each side of the centre."""
     return math.ceil((size - 1) / 2)
+
+
+def _along(path: torch.Tensor, size: float) -> torch.Tensor:
+    """Kernel of a path (n, 2), centred, of which every point takes as long, enlarged to fill a square of `size` pixels."""
+    path = path * ((size - 1) / 2 / path.abs().max())
+    pixels = torch.arange(-shake_reach(size), shake_reach(size) + 1.0, dtype=path.dtype)
+    rows, columns = (1 - (path.T[..., None] - pixels).abs()).clamp(min=0)  # bilinear weights, (n, k) each
+    kernel = rows.T @ columns
+    return (kernel / kernel.sum()).float()
+
+
+def _line(steps: int, generator: torch.Generator) -> torch.Tensor:
+    angle = torch.rand((), generator=generator, dtype=torch.float64) * math.pi
+    return torch.linspace(-1, 1, steps, dtype=torch.float64)[:, None] * torch.stack([angle.cos(), angle.sin()])
 
 
 def _trajectory(generator: torch.Generator) -> torch.Tensor:

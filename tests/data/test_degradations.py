@@ -22,7 +22,8 @@ from iptv2_diffusion.data.degradations import (
 )
 
 EXACT: dict[str, Any] = {"rtol": 0, "atol": 0}
-EXAMPLES = ("awgn:0-50", "poisson:30-300", "jpeg:30-95", "motion:9-31", "defocus:1-5", "rain:0.1-0.4", "quantize")
+BLURS = ("motion:9-31", "linear:9-31", "bent:9-31", "defocus:1-5")
+EXAMPLES = ("awgn:0-50", "poisson:30-300", "jpeg:30-95", *BLURS, "rain:0.1-0.4", "quantize")
 DRAWN = EXAMPLES[:-1]  # quantize draws nothing that shows
 
 
@@ -112,7 +113,7 @@ def test_quantising_rounds_and_clamps() -> None:
     torch.testing.assert_close(quantize(image, 0, seeded()), torch.tensor([[[0, 0, 1 / 255, 100 / 255, 1]]]), **EXACT)
 
 
-@pytest.mark.parametrize("text", ["motion:1", "defocus:0", "defocus:0.5", "awgn:0"])
+@pytest.mark.parametrize("text", ["motion:1", "linear:1", "bent:1", "defocus:0", "defocus:0.5", "awgn:0"])
 def test_nothing_is_done_by_the_weakest(photograph: torch.Tensor, text: str) -> None:
     degradations = parse_degradations(text)
     assert degradations.margin == 0

@@ -10,11 +10,21 @@ import pytest
 import torch
 from scipy.signal import convolve2d
 
-from iptv2_diffusion.data.kernels import camera_shake, convolve_valid, disc, load_kernels
+from iptv2_diffusion.data.kernels import (
+    bent_motion,
+    camera_shake,
+    convolve_valid,
+    disc,
+    linear_motion,
+    load_kernels,
+)
 
 SHAKES = [(size, seed) for size in (1, 2, 9, 20.4, 31, 101) for seed in range(3)]
+MOTIONS = (camera_shake, linear_motion, bent_motion)
 KERNELS = {
-    f"shake {size} seed {seed}": camera_shake(size, torch.Generator().manual_seed(seed)) for size, seed in SHAKES
+    f"{motion.__name__} {size} seed {seed}": motion(size, torch.Generator().manual_seed(seed))
+    for motion in MOTIONS
+    for size, seed in SHAKES
 }
 KERNELS |= {f"disc {radius}": disc(radius) for radius in (0, 0.3, 0.5, 0.8, 3, 7.25)}
 
@@ -34,11 +44,52 @@ def test_kernels_are_centred_and_sum_to_one(kernel: torch.Tensor) -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize(("size", "side"), [(1, 1), (2, 3), (9, 9), (20.4, 21), (31, 31)])
-def test_shakes_fill_the_square_of_their_size(size: float, side: int, seed: int) -> None:
-    kernel = camera_shake(size, torch.Generator().manual_seed(seed))
+@pytest.mark.parametrize("motion", MOTIONS)
+def test_motions_fill_the_square_of_their_size(
+    motion: Callable[..., torch.Tensor], size: float, side: int, seed: int
+) -> None:
+    kernel = motion(size, torch.Generator().manual_seed(seed))
     used = kernel.nonzero() - side // 2
     assert kernel.shape == (side, side)
     assert used.abs().max() == side // 2
+
+
+def weights_and_places(kernel: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(n,) and (n, 2), rows and columns from the centre."""
+    return kernel[kernel > 0], (kernel.nonzero() - len(kernel) // 2).float()
+
+
+def off_its_axis(kernel: torch.Tensor) -> float:
+    """Mean squared distance from the line that fits best, of that from the centre."""
+    weights, places = weights_and_places(kernel)
+    across, along = torch.linalg.eigvalsh((places.T * weights) @ places)
+    return float(across / (across + along))
+
+
+def test_linear_motion_is_straight_and_even() -> None:
+    for seed in range(10):
+        kernel = linear_motion(41, torch.Generator().manual_seed(seed))
+        weights, places = weights_and_places(kernel)
+        far = places.norm(dim=1)
+        assert off_its_axis(kernel) < 2e-3
+        assert (weights * far**2).sum() == pytest.approx(float(far.max()) ** 2 / 3, rel=0.08)  # of an even line
+
+
+def test_bent_motion_is_straighter_than_shake() -> None:
+    def mean(motion: Callable[..., torch.Tensor]) -> float:
+        return sum(off_its_axis(motion(31, torch.Generator().manual_seed(seed))) for seed in range(40)) / 40
+
+    straight, bent, shaken = (mean(motion) for motion in (linear_motion, bent_motion, camera_shake))
+    assert straight < 0.2 * bent
+    assert bent < 0.6 * shaken
+
+
+def test_directions_of_linear_motion_are_all_alike_likely() -> None:
+    total = sum(linear_motion(31, torch.Generator().manual_seed(seed)) for seed in range(400)) / 400
+    weights, places = weights_and_places(total)
+    spread = (places.T * weights) @ places
+    assert float(spread[0, 0] / spread[1, 1]) == pytest.approx(1, abs=0.15)
+    assert abs(float(spread[0, 1] / spread[1, 1])) < 0.15
 
 
 def test_shakes_are_paths() -> None:
