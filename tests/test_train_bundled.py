@@ -30,7 +30,7 @@ def commands(tmp_path: Path, *arguments: str) -> list[list[str]]:
 @pytest.mark.parametrize("task", TASKS)
 def test_restorers_are_trained_and_exported(task: str, tmp_path: Path) -> None:
     *training, export = commands(tmp_path, task, "photographs", "runs/new")
-    made = {"denoise-color"}
+    made, last = {"denoise-color"}, ""
     for program, launch, script, *flags in training:
         assert (program, launch, script) == ("accelerate", "launch", "train.py")
         parsed = train_restoration.make_parser().parse_args(flags)
@@ -38,8 +38,8 @@ def test_restorers_are_trained_and_exported(task: str, tmp_path: Path) -> None:
         assert config.task == task
         assert (config.init is None) == (task == "denoise-color")
         assert config.init in {None, *made}
-        made.add(str(parsed.output))
-    last = str(parsed.output)
+        last = str(parsed.output)
+        made.add(last)
     assert export == ["iptv2-export", "--ckpt", last, "--half", "--output", f"runs/new/{task}.safetensors"]
 
 
