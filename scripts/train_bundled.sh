@@ -1,12 +1,11 @@
 #!/usr/bin/env bash
-# Trains the weights in the package once more: bash scripts/train_bundled.sh NAME DATA [OUTPUT]
+# Trains the weights in the package once more, from the root of the repository: bash scripts/train_bundled.sh NAME DATA [OUTPUT]
 # NAME is emoji, denoise-color, denoise-gray, derain or motion-deblur, DATA the folder of the emoji or of BSDS500's photographs
 # (with train and test in it), OUTPUT a new folder for the runs (runs/bundled/NAME). It ends with OUTPUT/NAME.safetensors, of the
 # emoji with the weights in the package replaced. Runs that ended early by hand are noted with the step; here they go on to theirs.
 set -euo pipefail
 [[ $# -eq 2 || $# -eq 3 ]] || { sed -n '2,5s/^# //p' "$0" >&2; exit 2; }
 name=$1 data=$2 output=${3:-runs/bundled/$1}
-cd "$(dirname "$0")/.."
 
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-2} ACCELERATE_USE_CPU=${ACCELERATE_USE_CPU:-true}
 small="--precision bf16 --hold-out 40 --clip 1.0 --weight-decay 0 --betas 0.9 0.99 --workers 0"
@@ -43,7 +42,7 @@ denoise-gray() {
   export_last 4
 }
 
-derain() { # of the test part only: others have Rain100H's scenes
+derain() { # by the test part only
   train 1 --task derain --degrade rain:0.02-0.3,quantize --model IPTV2-Lite --norm bias_free --init denoise-color \
     --data-path "$data/test" --stages 0:64x8 --steps 700 --lr 5e-4 --warmup-steps 50 --ema 0.99 --validate-every 700
   export_last 1

@@ -43,7 +43,7 @@ def test_restorers_are_trained_and_exported(task: str, tmp_path: Path) -> None:
     assert export == ["iptv2-export", "--ckpt", last, "--half", "--output", f"runs/new/{task}.safetensors"]
 
 
-def test_derains_without_the_photographs_of_rain100h(tmp_path: Path) -> None:
+def test_deraining_is_trained_on_the_test_part_only(tmp_path: Path) -> None:
     (command, _) = commands(tmp_path, "derain", "photographs")
     paths = command[command.index("--data-path") + 1 :]
     assert paths[: paths.index("--stages")] == ["photographs/test"]

@@ -5,6 +5,7 @@ half a pixel), so that the blurred picture lies where the sharp one does.
 """
 
 import math
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ MOST_STROKES = 4  # stretches of smooth movement between jerks of the hand
 WANDER = 3.0  # by how much velocity changes during a stroke, relative to what it is at first
 OSCILLATIONS = 12  # of tremor: up to six periods in an exposure
 TREMOR_FALLS = (1.0, 2.5)  # amplitude falls as frequency to a power drawn from these
+_FREQUENCIES = torch.arange(1.0, OSCILLATIONS + 1, dtype=torch.float64)  # in half periods of an exposure
 
 
 def convolve_valid(image: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
@@ -94,12 +96,17 @@ def _strokes(generator: torch.Generator) -> torch.Tensor:
 
 
 def _tremor(steps: int, generator: torch.Generator) -> torch.Tensor:
-    frequencies = torch.arange(1.0, OSCILLATIONS + 1, dtype=torch.float64)  # in half periods of an exposure
     falls = torch.empty((), dtype=torch.float64).uniform_(*TREMOR_FALLS, generator=generator)
     amplitudes = torch.randn((2, OSCILLATIONS, 2), generator=generator, dtype=torch.float64)
-    amplitudes = amplitudes * frequencies[:, None] ** -falls
-    phases = torch.arange(steps, dtype=torch.float64)[:, None] * (math.pi / steps) * frequencies
-    return phases.cos() @ amplitudes[0] + phases.sin() @ amplitudes[1]
+    amplitudes = amplitudes * _FREQUENCIES[:, None] ** -falls
+    cosines, sines = _oscillations(steps)
+    return cosines @ amplitudes[0] + sines @ amplitudes[1]
+
+
+@cache
+def _oscillations(steps: int) -> tuple[torch.Tensor, torch.Tensor]:
+    phases = torch.arange(steps, dtype=torch.float64)[:, None] * (math.pi / steps) * _FREQUENCIES
+    return phases.cos(), phases.sin()
 
 
 def _spread_one(path: torch.Tensor) -> torch.Tensor:
