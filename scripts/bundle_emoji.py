@@ -90,7 +90,7 @@ def bundle_denoiser(args: argparse.Namespace) -> None:
             replace_folder(Path(scratch) / part, target, args.replace)
 
 
-def main() -> None:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
     latents = commands.add_parser("latents")
@@ -103,7 +103,11 @@ def main() -> None:
     denoiser.set_defaults(run=bundle_denoiser)
     for command in (latents, denoiser):
         command.add_argument("--replace", action="store_true")
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    args = make_parser().parse_args()
     args.run(args)
 
 

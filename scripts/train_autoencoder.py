@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from iptv2_diffusion.data.emoji import load_emoji
 
-CHANNELS = (24, 48, 64, 80)  # 1.43 M parameters
+CHANNELS = (24, 48, 64, 80)  # 1.39 M parameters
 CROPS = ((0.0, 64, 32), (0.6, 128, 8))  # from this share of the steps on: pixels, batch
 MARGIN = 16  # white pixels around a picture, so that full-size crops move, too
 KL_WEIGHT = 2e-5  # times the mean over latent elements; from 2e-4 on a latent channel turns to noise
@@ -163,7 +163,7 @@ def train(args: argparse.Namespace) -> None:
     average.save_pretrained(args.output / "vae")
 
 
-def main() -> None:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-path", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
@@ -174,7 +174,11 @@ def main() -> None:
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--compile", action="store_true", help="torch.compile both halves; needs a C++ compiler")
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    args = make_parser().parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
     train(args)
 

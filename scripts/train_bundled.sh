@@ -17,7 +17,7 @@ train() { # run, further flags
 
 emoji() {
   python scripts/train_autoencoder.py --data-path "$data" --output "$output/autoencoder" --precision bf16 --compile
-  python scripts/bundle_emoji.py latents --vae "$output/autoencoder/vae" --data-path "$data"
+  python scripts/bundle_emoji.py latents --vae "$output/autoencoder/vae" --data-path "$data" --replace
   # the first run began from the weights of an earlier one, 5,000 steps on the latents of another autoencoder
   accelerate launch train.py --model IPTV2-Ti-16 --micro-batch 32 --precision bf16 --output "$output/1"
   accelerate launch train.py --model IPTV2-Ti-16 --micro-batch 32 --precision bf16 --init "$output/1" --steps 7000 --validate-every 500 \

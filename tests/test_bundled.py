@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from iptv2_diffusion import IPTV2Pipeline, LatentCodec
-from iptv2_diffusion.cli.sources import EMOJI, EMOJI_LATENTS
+from iptv2_diffusion.cli.sources import EMOJI, EMOJI_CLASSIFIER, EMOJI_LATENTS
 from iptv2_diffusion.data.emoji import CATEGORIES, held_out_mask, load_emoji
 from iptv2_diffusion.data.sources import load_moments
 from iptv2_diffusion.diffusion.schedule import make_scheduler
 from iptv2_diffusion.diffusion.task import GenerationTask
+from iptv2_diffusion.metrics.classifier import load_classifier
 
 MB = 10**6
 
@@ -60,6 +61,20 @@ def test_held_out_pictures_are_kept_and_match_the_latents(codec, shared_data):
     torch.testing.assert_close(moments.std[:8].float(), std, rtol=2e-3, atol=2e-3)
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_drawn_emoji_are_what_they_were():
+    """One of every category, with guidance, decoded: mean, deviation and what the classifier names; pinned."""
+    pipeline = IPTV2Pipeline.from_pretrained(EMOJI)
+    pipeline.set_progress_bar_config(disable=True)
+    seeds = [torch.Generator().manual_seed(seed) for seed in range(len(CATEGORIES))]
+    drawn = pipeline(list(CATEGORIES), guidance_scale=4.0, num_inference_steps=10, generator=seeds, output_type="pt")
+    pictures = (drawn.images * 255).round()
+    assert pictures.mean((0, 2, 3)).tolist() == pytest.approx([0, 0, 0], abs=0.2)
+    assert pictures.std((1, 2, 3)).tolist() == pytest.approx([0] * len(CATEGORIES), abs=0.5)
+    named = load_classifier(EMOJI_CLASSIFIER)(pictures.to(torch.uint8)).argmax(1)
+    assert named.tolist() == list(range(len(CATEGORIES)))
+
+
 @torch.no_grad()
 @pytest.mark.parametrize(("every", "error"), [(5, 0.3575), pytest.param(1, 0.3625, marks=pytest.mark.slow)])
 def test_the_denoiser_denoises_held_out_latents(codec, every, error):
@@ -73,4 +88,4 @@ def test_the_denoiser_denoises_held_out_latents(codec, every, error):
     held_out = held_out.part(torch.arange(len(held_out)) % every == 0)
     scheduler = make_scheduler("ddpm", pipeline.scheduler.config, learned_sigma=False)
     task = GenerationTask(pipeline.transformer, scheduler, codec, held_out, class_names=names, held_out=held_out)
-    assert task.validate(pipeline.transformer)["held_out_loss"] == pytest.approx(error, abs=2e-3)
+    assert task.validate(pipeline.transformer)["held_out_loss"] == pytest.approx(error, abs=2e-4)

@@ -3,6 +3,7 @@
 import os
 import shlex
 import subprocess
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -49,11 +50,19 @@ def test_deraining_is_trained_on_the_test_part_only(tmp_path: Path) -> None:
     assert paths[: paths.index("--stages")] == ["photographs/test"]
 
 
-def test_emoji_are_trained_and_bundled(tmp_path: Path) -> None:
-    *_, first, second, bundle = commands(tmp_path, "emoji", "pictures", "runs/new")
-    for command in (first, second):
-        train.make_parser().parse_args(command[3:])
-    assert bundle[-3:] == ["--checkpoint", "runs/new/2", "--replace"]
+def test_emoji_are_trained_and_bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    bundle_emoji, train_autoencoder = import_module("bundle_emoji"), import_module("train_autoencoder")
+    autoencoder, latents, first, second, denoiser = commands(tmp_path, "emoji", "pictures", "runs/new")
+    assert [autoencoder[1], latents[1], denoiser[1]] == [
+        f"scripts/{name}.py" for name in ("train_autoencoder", "bundle_emoji", "bundle_emoji")
+    ]
+    made = train_autoencoder.make_parser().parse_args(autoencoder[2:]).output / "vae"
+    encoded = bundle_emoji.make_parser().parse_args(latents[2:])
+    assert (encoded.vae, encoded.replace) == (made, True)
+    outputs = [train.make_parser().parse_args(command[3:]).output for command in (first, second)]
+    bundled = bundle_emoji.make_parser().parse_args(denoiser[2:])
+    assert (bundled.checkpoint, bundled.replace) == (outputs[-1], True)
 
 
 @pytest.mark.parametrize("arguments", [(), ("derain",), ("deblur", "photographs")])

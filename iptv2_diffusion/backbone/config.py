@@ -122,7 +122,7 @@ RESTORERS: dict[str, dict] = {  # Table 10; parameters of the fused form without
     "IPTV2-Lite": _LITE,
     # The same on squares of two pixels a side, ours: a quarter of the cost, twice the reach, for blurs.
     "IPTV2-Lite/2": {**_LITE, "unshuffle": 2},
-    # 1.93 M, ours: deeper, in wider windows.
+    # 1.94 M, ours: deeper, in wider windows.
     "IPTV2-Lite+/2": {**_LITE, "layers": (0, 2, 6), "window": 64, "unshuffle": 2},
     "IPTV2-S": {"width": 32, **_SMALL, "grid": 8},  # 11.76 M
     "IPTV2-B": {"width": 48, **_BASE, "grid": 16},  # 26.49 M

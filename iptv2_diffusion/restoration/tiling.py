@@ -19,6 +19,7 @@ Progress = Callable[[int], None]  # called with the number of pixels finished so
 
 OVERLAP = 64  # pixels
 LARGEST_TILE = 512  # pixels; the largest patch of the paper's training has 384
+LARGEST_WHOLE = 2**22  # pixels; the largest picture of the paper's benchmarks, DPDD's, has 1680x1120
 SHARE_OF_FREE_MEMORY = 0.5
 OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")  # what torch says, by device
 
@@ -145,11 +146,11 @@ def is_out_of_memory(error: Exception) -> bool:
 def tile_for_memory(shape: Sequence[int], bytes_per_pixel: float, free: int, unit: int) -> int:
     """The whole (B, C, H, W) image where half of the free bytes suffice for it, else the largest tile that does.
 
-    Tiles stay within `LARGEST_TILE`: larger ones cost as much for each pixel, and GGSA's grid would be wider than in
-    training.
+    Tiles stay within `LARGEST_TILE` and whole images within `LARGEST_WHOLE`: larger ones cost as much for each pixel,
+    and GGSA's grid would be far wider than in training.
     """
     pixels = int(free * SHARE_OF_FREE_MEMORY / (bytes_per_pixel * shape[0]))
-    if shape[-2] * shape[-1] <= pixels:
+    if shape[-2] * shape[-1] <= min(pixels, LARGEST_WHOLE):
         return max(shape[-2:])
     return max(unit, min(LARGEST_TILE, isqrt(pixels)) // unit * unit)
 

@@ -181,6 +181,8 @@ def test_impossible_layouts_are_refused(numbers: tuple[int, int], words: str) ->
         ((2, 3, 1000, 800), 2 * 80_000_000, 512),
         ((1, 3, 1000, 800), 2 * 10_000_000, 256),  # 316 at most
         ((1, 3, 1000, 800), 0, 64),
+        ((1, 3, 2048, 2048), 2**40, 2048),
+        ((1, 3, 2048, 2049), 2**40, 512),  # too large a picture, whatever the memory
     ],
     ids=str,
 )
