@@ -8,6 +8,8 @@ import argparse
 import json
 from functools import partial
 from importlib import import_module
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -42,12 +44,14 @@ def main() -> None:
     args = parser.parse_args()
     if args.output.exists():
         parser.error(f"{args.output} exists")
+    if find_spec("bm3d") is None:
+        parser.error("BM3D needs another package, for non-commercial use only: pip install bm3d")
     records = []
     for benchmark in select(args.benchmark):
         if benchmark.sigma is None:
             parser.error(f"{benchmark.name} is no benchmark of Gaussian noise")
         pictures = open_benchmark(benchmark, args.data_path)
-        origin = Origin(model={"name": "BM3D", "profile": "np", "sigma": "known"})
+        origin = Origin(model={"name": "BM3D", "profile": "np", "sigma": "known"}, packages={"bm3d": version("bm3d")})
         restore = partial(denoise, sigma=benchmark.sigma)
         track = partial(tqdm, desc=benchmark.name, unit=" pictures")
         records.append(evaluate(benchmark, pictures, restore, origin, limit=args.limit, track=track))

@@ -34,9 +34,7 @@ def run(installed: Path, folder: Path, *words: str) -> str:
     """Output of a module of the wheel, from another folder than the repository."""
     environment = os.environ | {"PYTHONPATH": str(installed)}
     command = [sys.executable, "-m", *words]
-    return subprocess.run(
-        command, cwd=folder, env=environment, check=True, capture_output=True, text=True
-    ).stdout
+    return subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True, text=True).stdout
 
 
 @pytest.mark.slow

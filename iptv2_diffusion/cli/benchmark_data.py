@@ -11,7 +11,7 @@ from iptv2_diffusion.data.dnd import BOXES, write_bundle
 from iptv2_diffusion.data.image_io import Photo, write_photo
 from iptv2_diffusion.data.pairs import PairedPictures, PictureList, pair_folders
 from iptv2_diffusion.data.restoration_sets import open_set, spec_of
-from iptv2_diffusion.data.sidd import BENCHMARK, read_blocks, write_blocks, write_submission
+from iptv2_diffusion.data.sidd import write_blocks, write_submission
 from iptv2_diffusion.files import check_free
 from iptv2_diffusion.metrics.fidelity import to_uint8
 from iptv2_diffusion.restoration.protocols import Benchmark, noisy
@@ -36,27 +36,11 @@ class Sample:
     clean: np.ndarray | None  # (H, W, C') uint8 | uint16; None: only a server has it
 
 
-@dataclass(frozen=True)
-class NoisyBlocks:
-    """Blocks (N, rows, columns, 3) without clean ones."""
-
-    blocks: np.ndarray
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(f"{index:04d}" for index in range(len(self.blocks)))
-
-    def read(self, index: int) -> np.ndarray:
-        return self.blocks[index]
-
-
 def open_benchmark(benchmark: Benchmark, root: Path) -> Pictures:
     """The whole set in the folder `root`, or what there is of a `partial` one.
 
     FileNotFoundError or ValueError, of one line, where it is not complete.
     """
-    if benchmark.data_set == "sidd-bench":
-        return NoisyBlocks(read_blocks(root, BENCHMARK).reshape(-1, 256, 256, 3))
     pictures = open_set(benchmark.data_set, root, gray=benchmark.protocol.colour == "gray")
     if len(pictures) != benchmark.count and not benchmark.partial:  # tiles that were cut from it, for instance
         raise ValueError(f"{benchmark.name}: expected {benchmark.count} whole pictures in {root}, got {len(pictures)}")

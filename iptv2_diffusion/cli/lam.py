@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from iptv2_diffusion.cli.common import run, say
 from iptv2_diffusion.config import add_flags, arg, from_flags
 
@@ -15,7 +17,7 @@ from iptv2_diffusion.config import add_flags, arg, from_flags
 @dataclass(frozen=True, kw_only=True)
 class LamConfig:
     ckpt: tuple[str, ...] = arg(help="restorers: training runs, checkpoints, saved models, .safetensors files, hub ids")
-    image: Path = arg(help="degraded image")
+    image: tuple[Path, ...] = arg(help="degraded image; for dual-pixel restorers the left and the right view")
     patch: tuple[int, int] = arg(help="Y X of the patch's upper left corner, in pixels")
     output: Path = arg(help="new PNG")
     side: int = arg(16, "pixels a side of the patch")
@@ -24,6 +26,8 @@ class LamConfig:
     device: str | None = arg(None, "none: a GPU where there is one")
 
     def __post_init__(self) -> None:
+        if len(self.image) not in (1, 2):
+            raise ValueError(f"expected one --image or two views, got {len(self.image)}")
         for name in ("side", "fold", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"expected --{name.replace('_', '-')} of at least 1, got {getattr(self, name)}")
@@ -51,27 +55,30 @@ def _draw() -> None:
     device = choose_device(config.device)
     with written_whole(config.output) as unfinished:
         models = {ckpt: load_restorer(ckpt).fuse().to(device) for ckpt in config.ckpt}
-        image = _image(config.image, models)
+        images = {name: _image(config.image, model.config["in_channels"]) for name, model in models.items()}
         maps = {}
         for name, model in models.items():
             maps[name] = found = local_attribution(
-                model, image.to(device), config.patch, config.side, config.fold, batch=config.batch_size
+                model, images[name].to(device), config.patch, config.side, config.fold, batch=config.batch_size
             )
             most = pixels_holding(found.map)
             say(f"{name}: diffusion index {found.diffusion_index:.2f}, 95 % of the attribution on {most} pixels")
-        picture(image, config.patch, config.side, maps).save(unfinished, format="PNG")
+        shown = max(images.values(), key=len)[:3]  # in colour where any is
+        picture(shown, config.patch, config.side, maps).save(unfinished, format="PNG")
     say(f"{config.output} shows the map of {', '.join(models)}")
 
 
-def _image(path: Path, models: dict[str, Any]) -> Any:
-    """(C, H, W) in [0, 1], gray for restorers of gray images."""
+def _image(paths: tuple[Path, ...], channels: int) -> Any:
+    """(channels, H, W) in [0, 1], gray where that is 1; two views one after the other."""
     from iptv2_diffusion.data.image_io import read_pixels
     from iptv2_diffusion.data.patches import to_tensor
 
-    channels = {model.config["in_channels"] for model in models.values()}
-    if channels not in ({1}, {3}):
-        raise ValueError(f"expected restorers of gray or of colour images, got {sorted(channels)} input channels")
-    return to_tensor(read_pixels(path, gray=channels == {1}))
+    if len(paths) != max(channels // 3, 1):
+        raise ValueError(f"expected {max(channels // 3, 1)} --image for {channels} input channels, got {len(paths)}")
+    views = [read_pixels(path, gray=channels == 1) for path in paths]
+    if len({(view.shape, view.dtype) for view in views}) > 1:
+        raise ValueError(f"expected views of one size and depth, got {' and '.join(str(view.shape) for view in views)}")
+    return to_tensor(np.concatenate(views, axis=2))
 
 
 if __name__ == "__main__":

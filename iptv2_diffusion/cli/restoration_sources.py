@@ -15,7 +15,8 @@ from iptv2_diffusion.data.hold_out import Origin, origin_of, origins_of_pairs
 from iptv2_diffusion.data.pairs import PairedPictures, PictureList, pair_folders
 from iptv2_diffusion.data.patches import Chosen, CleanPatches, PairedPatches
 from iptv2_diffusion.data.photographs import in_words, photographs_below
-from iptv2_diffusion.data.restoration_sets import open_set
+from iptv2_diffusion.data.restoration_sets import open_set, spec_of
+from iptv2_diffusion.data.set_layouts import is_place_of
 from iptv2_diffusion.data.tiles import CLEAN, INDEX, open_tiles
 from iptv2_diffusion.metrics.fidelity import psnr, ssim
 from iptv2_diffusion.restoration.tasks import TASKS
@@ -100,8 +101,11 @@ def _opened(config: RestorationConfig) -> Any:
     root, spec = config.data_path[0], TASKS[config.task]
     if (root / INDEX).is_file() and spec.train_set is None:
         return open_tiles(root)
-    if not (root / INDEX).is_file() and (root / INPUT).is_dir() and (root / TARGET).is_dir():
-        return PairedPictures(pair_folders(root / INPUT, root / TARGET), gray=spec.channels[0] == 1)
+    published = None if spec.train_set is None else spec_of(spec.train_set)
+    whole = published is not None and is_place_of(published, root)  # counted, as where it is named from further up
+    if not whole and not (root / INDEX).is_file() and (root / INPUT).is_dir() and (root / TARGET).is_dir():
+        pairs = pair_folders(root / INPUT, root / TARGET)
+        return PairedPictures(pairs, gray=spec.channels[0] == 1, bits=published.bits if published else None)
     if spec.train_set is not None:
         return open_set(spec.train_set, root)
     raise FileNotFoundError(f"expected pairs in {root / INPUT} and {root / TARGET}, or --degrade for clean photographs")

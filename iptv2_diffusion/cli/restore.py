@@ -219,7 +219,7 @@ def _restore_all(config: RestoreConfig, models: Mapping[int, Any], jobs: Sequenc
 
     failures = []
     pixels = sum(_pixels(job.sources[0]) for job in jobs)
-    with tqdm(total=pixels, unit="px", unit_scale=True, disable=not jobs) as bar:
+    with tqdm(total=pixels, unit="MP", unit_scale=1e-6, disable=not jobs) as bar:
         for number, job in enumerate(jobs, 1):
             bar.set_description(f"{number}/{len(jobs)} {job.sources[0].name}")
             try:

@@ -13,7 +13,10 @@ CROP = re.compile(r"[-_]s?\d+$")  # Restormer's and MPRNet's preparations, in fo
 CROP_FOLDER = re.compile(r"_crops$|_sub$|^DFWB$")
 SUBIMAGE = re.compile(r"_s\d{3}$")  # BasicSR's preparation, in folders of any name
 GOPRO_VIDEO = re.compile(r"GOPR\d+_\d+_\d+")
-SIDD_SCENE = re.compile(r"(?:^|/)(\d{4})_(?:(?:NOISY|GT)_SRGB_)?01[01]$")  # two shots of each
+SIDD_SCENE = re.compile(
+    r"(?:^|/)\d{4}_(\d{3})_01[01]$"
+)  # instance, scene (one of ten), shot: as `restoration_sets` has them
+SIDD_INSTANCE = re.compile(r"(?:^|/)(\d{4})_(?:(?:NOISY|GT)_SRGB_)?01[01]$")  # re-packed names do not tell the scene
 
 COMPARED = 4096  # last bytes of two files of one size; equal ones hold the same picture
 
@@ -27,7 +30,7 @@ def origin_of(name: str, file: Path, *, tiled: bool) -> Origin:
     """Of the picture or tile of that name in its set; `file` is the clean one, `tiled`: `data.tiles` made it."""
     suffix = CROP if CROP_FOLDER.search(file.parent.name) else SUBIMAGE
     picture = picture_of(name) if tiled else suffix.sub("", name)
-    video, scene = GOPRO_VIDEO.search(picture), SIDD_SCENE.search(picture)
+    video, scene = GOPRO_VIDEO.search(picture), SIDD_SCENE.search(picture) or SIDD_INSTANCE.search(picture)
     return Origin(video[0] if video else scene[1] if scene else picture, picture)
 
 

@@ -58,11 +58,11 @@ def match(
     for view, place in zip(views, places, strict=True):
         lonely = [(f"in {place} only", view.keys() - clean.keys())]
         lonely += [] if spare_clean else [(f"in {clean_place} only", clean.keys() - view.keys())]
-        if problems := [f"{where}: {_shown(names)}" for where, names in lonely if names]:
+        if problems := [f"{where}: {shown(names)}" for where, names in lonely if names]:
             raise ValueError(f"expected pictures of the same names in {place} and {clean_place}; {'; '.join(problems)}")
     shared = set(clean).intersection(*views)
     if missing := sorted(set().union(*views) - shared):
-        raise ValueError(f"expected pictures of the same names in {', '.join(places)}; not in all: {_shown(missing)}")
+        raise ValueError(f"expected pictures of the same names in {', '.join(places)}; not in all: {shown(missing)}")
     return [Pair(name, tuple(view[name] for view in views), clean[name]) for name in sorted(shared)]
 
 
@@ -161,7 +161,7 @@ def _stem(file: Path, root: Path) -> str:
     return file.relative_to(root).with_suffix("").as_posix()
 
 
-def _shown(names: Iterable[str]) -> str:
+def shown(names: Iterable[str]) -> str:
     names = sorted(names)
     return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 

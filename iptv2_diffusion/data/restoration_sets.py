@@ -13,7 +13,7 @@ from iptv2_diffusion.data.dnd import DndPatches
 from iptv2_diffusion.data.pairs import JoinedPictures, PairedPictures, PictureList
 from iptv2_diffusion.data.set_layouts import Layout, SetSpec, find_pairs, find_pictures, locate
 from iptv2_diffusion.data.sidd import HOME as SIDD
-from iptv2_diffusion.data.sidd import SiddBlocks
+from iptv2_diffusion.data.sidd import NoisyBlocks, SiddBlocks
 from iptv2_diffusion.data.tiles import INDEX, open_tiles
 
 GOPRO = "https://seungjunnah.github.io/Datasets/gopro"
@@ -140,13 +140,14 @@ RESTORATION_SETS: dict[str, SetSpec] = {
                 clean="Data/*/*_GT_SRGB_*",
                 count=320,
                 below=("", "SIDD_Medium_Srgb"),
-                key=r"(\d+)_(?:NOISY|GT)_SRGB(_\d+)$",
+                key=r"(\d+_\d+)_[^/]*/\d+_(?:NOISY|GT)_SRGB(_\d+)$",  # instance, scene, shot
             ),
             _repacked(320, "train/SIDD"),
             _repacked(None, "train/SIDD", suffix="_crops"),
         ),
     ),
     "sidd-val": SetSpec(title="SIDD validation blocks", home=SIDD, reader=SiddBlocks),
+    "sidd-bench": SetSpec(title="SIDD benchmark blocks", home=SIDD, reader=NoisyBlocks),
     "dnd": SetSpec(title="DND", home=DND, reader=DndPatches),
     "polyu": SetSpec(  # 100 regions of 512x512; whoever has some of them only may score these
         title="PolyU",
@@ -208,7 +209,7 @@ RESTORATION_SETS: dict[str, SetSpec] = {
 
 def open_set(
     name: str, root: str | Path, *, gray: bool = False, count: int | None = None
-) -> PairedPictures | JoinedPictures | PictureList | SiddBlocks | DndPatches:
+) -> PairedPictures | JoinedPictures | PictureList | SiddBlocks | NoisyBlocks | DndPatches:
     """A set by its name in `RESTORATION_SETS`, or the tiles that were cut from it.
 
     `count` replaces the published number of pictures (of each part, where there are parts). ValueError for an unknown

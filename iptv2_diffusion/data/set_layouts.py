@@ -1,14 +1,14 @@
 """Where the files of a published data set lie, as data, and the one reader of all such descriptions."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from iptv2_diffusion.data.dpdd import match_views
 from iptv2_diffusion.data.image_folder import EXTENSIONS
-from iptv2_diffusion.data.pairs import Pair, keyed, match
+from iptv2_diffusion.data.pairs import Pair, keyed, match, shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,22 +71,31 @@ def find_pairs(spec: SetSpec, root: Path, count: int | None = None) -> list[Pair
     `count` replaces the published number of pairs, for those who have a part of the set only.
     """
     found = _located(spec, root)
-    _check_counts(spec, found, count)
     layout, base = found.layout, found.base
     views = [keyed(files, lambda file: _key(file, layout.key)) for files in found.views]
     clean = keyed(found.clean, lambda file: _key(file, layout.key))
     if layout.name_lists is not None:
+        _check_counts(spec, found, count)
         return match_views(views, clean, base / layout.name_lists)
     if layout.shared_clean is not None:
         clean = _spread(clean, views, layout.shared_clean)
+    _check_counts(spec, found, count, [*views] if layout.spare_clean else [*views, clean])
     places = [str(base / pattern) for pattern in layout.degraded]
-    return match(views, clean, places, str(base / layout.clean), spare_clean=layout.spare_clean)
+    try:
+        return match(views, clean, places, str(base / layout.clean), spare_clean=layout.spare_clean)
+    except ValueError as error:
+        raise ValueError(f"{spec.title}: {error}; the set is to be had at {spec.home}") from None
 
 
 def _spread(clean: dict[str, Path], views: Sequence[dict[str, Path]], pattern: str) -> dict[str, Path]:
     """The clean pictures by the names of the degraded ones."""
     owners = {name: found[1] for view in views for name in view if (found := re.search(pattern, name))}
     return {name: clean[owner] for name, owner in owners.items() if owner in clean}
+
+
+def is_place_of(spec: SetSpec, root: Path) -> bool:
+    """Whether the folder is called as the one in which pictures of the set lie."""
+    return any(below and root.resolve().match(below) for layout in spec.layouts for below in layout.below)
 
 
 def missing(spec: SetSpec, root: Path) -> FileNotFoundError:
@@ -104,16 +113,18 @@ def _located(spec: SetSpec, root: Path) -> Found:
     return found
 
 
-def _check_counts(spec: SetSpec, found: Found, count: int | None) -> None:
+def _check_counts(spec: SetSpec, found: Found, count: int | None, names: Sequence[Iterable[str]] = ()) -> None:
+    """`names`: of the pictures of each kind, where they are the same if none is missing."""
     expected = found.layout.count if count is None else count
     listed: Sequence[tuple[str, list[Path]]] = list(zip(found.layout.degraded, found.views, strict=True))
     if not found.layout.spare_clean:
         listed = [*listed, (found.layout.clean, found.clean)]
     wrong = [f"{len(files)} as {pattern}" for pattern, files in listed if expected not in (None, len(files))]
     if wrong:
+        alone = set().union(*names) - set().union(*names[:1]).intersection(*names)
         raise ValueError(
-            f"{spec.title}: expected {expected} pictures of each kind in {found.base}, found {', '.join(wrong)}; "
-            f"the set is to be had at {spec.home}"
+            f"{spec.title}: expected {expected} pictures of each kind in {found.base}, found {', '.join(wrong)}"
+            f"{f', not of all kinds {shown(alone)}' if alone else ''}; the set is to be had at {spec.home}"
         )
 
 

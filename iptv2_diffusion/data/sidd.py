@@ -30,6 +30,20 @@ class SiddBlocks:
         return self.noisy[index], self.clean[index]
 
 
+class NoisyBlocks:
+    """Benchmark blocks: `read(index)` gives a noisy block, (256, 256, 3) uint8; only the server has the clean ones."""
+
+    def __init__(self, root: str | Path, shape: tuple[int, ...] = BLOCKS) -> None:
+        self.blocks = read_blocks(root, BENCHMARK, shape).reshape(-1, *shape[2:])
+        self.names = tuple(f"{index:04d}" for index in range(len(self.blocks)))
+
+    def __len__(self) -> int:
+        return len(self.blocks)
+
+    def read(self, index: int) -> np.ndarray:
+        return self.blocks[index]
+
+
 def read_blocks(root: str | Path, variable: str, shape: tuple[int, ...] = BLOCKS) -> np.ndarray:
     """(40, 32, 256, 256, 3) uint8. FileNotFoundError without the file, ValueError for another content."""
     root = Path(root)

@@ -39,7 +39,7 @@ def prepare_tiles(
 ) -> int:
     """Cuts all pictures into `output`, a new or empty folder or one that was left unfinished; returns the tiles' number.
 
-    Pictures that are done are skipped. `workers` threads read, cut and write. ValueError for pictures of one pair that
+    Pictures that are done are skipped, unless tiles of them are lost. `workers` threads read, cut and write. ValueError for pictures of one pair that
     differ in size, FileExistsError where `output` holds anything else, tiles of pictures that have changed included.
     """
     if not 0 <= overlap < size:
@@ -50,6 +50,7 @@ def prepare_tiles(
         return _already(output, settings, sources)
     done = _resume(output, settings)
     _refuse_changed(output, sources, done)
+    done = {name: record for name, record in done.items() if not _lost(output, settings | {"sources": [record]})}
     left = [source for source in sources if source.name not in done]
     with ThreadPoolExecutor(workers) as threads, (output / JOURNAL).open("a", encoding="utf-8") as journal:
         try:
@@ -200,7 +201,20 @@ def _already(output: Path, settings: dict[str, Any], sources: Sequence[Source]) 
     if {key: index[key] for key in settings} != settings or names != [source.name for source in sources]:
         raise FileExistsError(f"{output} already holds tiles of other pictures or settings")
     _refuse_changed(output, sources, {source["name"]: source for source in index["sources"]})
+    lost = {name for name, _, _ in _lost(output, index)}
+    for source in sources:
+        if source.name in lost:
+            _cut(source, output, index["size"], index["overlap"])
     return len(_tiles(index))
+
+
+def _lost(root: Path, index: dict[str, Any]) -> list[tuple[str, int, int]]:
+    """Tiles of the index that are not there."""
+    return [
+        tile
+        for tile, _ in _tiles(index)
+        if not all(_path(root, folder, *tile).is_file() for folder in index["folders"])
+    ]
 
 
 def _refuse_changed(output: Path, sources: Sequence[Source], done: Mapping[str, Mapping[str, Any]]) -> None:

@@ -27,7 +27,7 @@ from iptv2_diffusion.engine.checkpoint import (
 from iptv2_diffusion.engine.ema import EMA
 from iptv2_diffusion.engine.log import Log, check_trackers
 from iptv2_diffusion.engine.optim import learning_rate, make_optimizer
-from iptv2_diffusion.engine.parallel import accumulating, autocast_forward, gradient_norm, make_accelerator
+from iptv2_diffusion.engine.parallel import accumulating, gradient_norm, make_accelerator, place
 from iptv2_diffusion.engine.settings import TrainConfig
 from iptv2_diffusion.engine.stop import StopRequest
 from iptv2_diffusion.engine.stream import checked, micro_batches_per_step, open_stream, share_of
@@ -88,13 +88,7 @@ def _prepare(task: Task, config: TrainConfig, description: Mapping[str, Any]) ->
     device, main = accelerator.device, accelerator.is_main_process
     for stage in config.plan:
         share_of(stage, accelerator.num_processes)  # refuses an unequal share
-    task.prepare(device)
-    # Before the forward pass is wrapped. DDP then gives everyone the main process's weights, so the averages of the
-    # others may start elsewhere; only the main process's are ever used.
-    emas = [EMA(task.model, name) for name in config.ema]
-    task.model.to(device).train()
-    if config.precision == "bf16":
-        autocast_forward(task.model, device)
+    emas = place(task, config, device)
     model, optimizer = accelerator.prepare(task.model, make_optimizer(task.model, config))
     for ema in emas:
         ema.follow(model, device, keeper=main)

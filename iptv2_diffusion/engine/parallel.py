@@ -17,7 +17,9 @@ from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.utils import DistributedType, convert_outputs_to_fp32, parse_flag_from_env
 from torch import nn
 
+from iptv2_diffusion.engine.ema import EMA
 from iptv2_diffusion.engine.settings import TrainConfig
+from iptv2_diffusion.engine.task import Task
 
 # Where each kind keeps the trained weights in `state/`; they cannot read each other's.
 WEIGHTS = {DistributedType.FSDP: "pytorch_model_fsdp.bin", DistributedType.DEEPSPEED: "pytorch_model"}
@@ -63,6 +65,18 @@ def autocast_forward(model: nn.Module, device: torch.device) -> None:
             return inner(*args, **kwargs)
 
     model.forward = convert_outputs_to_fp32(forward)
+
+
+def place(task: Task, config: TrainConfig, device: torch.device) -> list[EMA]:
+    """Brings the task and its model to the device, ready to be trained in the precision asked for; the model's averages."""
+    task.prepare(device)
+    # Before the forward pass is wrapped. DDP then gives everyone the main process's weights, so the averages of the
+    # others may start elsewhere; only the main process's are ever used.
+    emas = [EMA(task.model, name) for name in config.ema]
+    task.model.to(device).train()
+    if config.precision == "bf16":
+        autocast_forward(task.model, device)
+    return emas
 
 
 def accumulating(accelerator: Accelerator, model: nn.Module, last: bool) -> AbstractContextManager[None]:

@@ -9,7 +9,9 @@ from pathlib import Path
 import torch
 from torch.utils.data import default_collate
 
+from iptv2_diffusion.engine.ema import EMA
 from iptv2_diffusion.engine.optim import make_optimizer
+from iptv2_diffusion.engine.parallel import place
 from iptv2_diffusion.engine.settings import TrainConfig
 from iptv2_diffusion.engine.stages import Stage
 from iptv2_diffusion.engine.stream import micro_batches, micro_batches_per_step
@@ -27,23 +29,28 @@ class Cost:
 
 
 def rehearse(task: Task, config: TrainConfig, device: torch.device) -> Iterator[Cost]:
-    """One process; the second of two micro-batches of every stage counts. The model's weights are changed."""
-    task.prepare(device)
-    task.model.to(device).train()
+    """One process; the second of two micro-batches of every stage counts. The model's weights are changed.
+
+    Workers load while the model computes, so that the slower of the two counts.
+    """
+    emas = place(task, config, device)
+    for ema in emas:
+        ema.follow(task.model, device, keeper=True)
     optimizer = make_optimizer(task.model, config)
     for stage in config.plan:
         positions = next(micro_batches(config, rank=0, processes=1, start=stage.start))
-        _micro_batch(task, positions, device, optimizer)
+        _micro_batch(task, positions, device, optimizer, emas)
         _forget_peak(device)
-        loading, computing, updating = _micro_batch(task, positions, device, optimizer)
-        seconds = (loading + computing) * micro_batches_per_step(config, stage, processes=1) + updating
+        loading, computing, updating = _micro_batch(task, positions, device, optimizer, emas)
+        one = max(loading / config.workers, computing) if config.workers else loading + computing
+        seconds = one * micro_batches_per_step(config, stage, processes=1) + updating
         yield Cost(stage, len(positions), seconds, _peak(device))
 
 
 def _micro_batch(
-    task: Task, positions: list[int], device: torch.device, optimizer: torch.optim.Optimizer
+    task: Task, positions: list[int], device: torch.device, optimizer: torch.optim.Optimizer, emas: list[EMA]
 ) -> tuple[float, float, float]:
-    """Seconds of loading, of forward and backward, and of the optimizer."""
+    """Seconds of loading, of forward and backward, and of the optimizer and the averages."""
     times = [time.perf_counter()]
     batch = {name: value.to(device) for name, value in default_collate([task.sample(p) for p in positions]).items()}
     times.append(_now(device))
@@ -51,6 +58,8 @@ def _micro_batch(
     times.append(_now(device))
     optimizer.step()
     optimizer.zero_grad()
+    for ema in emas:
+        ema.update(task.model)
     times.append(_now(device))
     return times[1] - times[0], times[2] - times[1], times[3] - times[2]
 

@@ -23,7 +23,9 @@ T = TypeVar("T")
 def share_of(stage: Stage, processes: int) -> int:
     """Samples per process and step; ValueError unless all processes get the same number."""
     if stage.batch_size % processes:
-        raise ValueError(f"batch_size: expected a multiple of the {processes} processes, got {stage.batch_size}")
+        raise ValueError(
+            f"batch_size: expected a multiple of the {processes} processes, got {stage.batch_size} from step {stage.start}"
+        )
     return stage.batch_size // processes
 
 

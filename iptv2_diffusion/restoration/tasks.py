@@ -25,7 +25,7 @@ TASKS: dict[str, TaskSpec] = {
 }
 
 
-GROUPS = {"denoise": ("denoise-color", "denoise-gray")}  # what may be asked for by one name
+GROUPS = {"denoise": ("denoise-color", "denoise-gray", "denoise-real")}  # what may be asked for by one name
 
 
 def members(wanted: str) -> tuple[str, ...]:

@@ -4,11 +4,14 @@ A tile is laid over its predecessors by linear interpolation where they overlap:
 ramps exist on interior edges only, and where tiles agree the result is theirs bit for bit.
 """
 
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from math import isqrt
+from pathlib import Path
 
 import psutil
 import torch
@@ -21,6 +24,11 @@ OVERLAP = 64  # pixels
 LARGEST_TILE = 512  # pixels; the largest patch of the paper's training has 384
 LARGEST_WHOLE = 2**22  # pixels; the largest picture of the paper's benchmarks, DPDD's, has 1680x1120
 SHARE_OF_FREE_MEMORY = 0.5
+CONTROL = Path("/sys/fs/cgroup")
+CGROUP = (  # limit and use, of versions 2 and 1
+    (CONTROL / "memory.max", CONTROL / "memory.current"),
+    (CONTROL / "memory/memory.limit_in_bytes", CONTROL / "memory/memory.usage_in_bytes"),
+)
 OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")  # what torch says, by device
 
 
@@ -156,10 +164,18 @@ def tile_for_memory(shape: Sequence[int], bytes_per_pixel: float, free: int, uni
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes."""
+    """Bytes; on a CPU no more than what a container leaves."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return psutil.virtual_memory().available
+    return min([psutil.virtual_memory().available, *_left_by_container()])
+
+
+def _left_by_container() -> Iterator[int]:
+    for limit, used in CGROUP:
+        with suppress(OSError, ValueError):  # no such file, or "max"
+            found = re.search(r"^inactive_file (\d+)", (used.parent / "memory.stat").read_text(), re.MULTILINE)
+            cached = int(found[1]) if found else 0  # files, which can be read again
+            yield max(0, int(limit.read_text()) - int(used.read_text()) + cached)
 
 
 def _up(length: int, unit: int) -> int:

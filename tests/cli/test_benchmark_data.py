@@ -10,7 +10,7 @@ import pytest
 from held import INPUT, Held
 from scipy.io import loadmat
 
-from iptv2_diffusion.cli.benchmark_data import NoisyBlocks, Pictures, make_writer, open_folders
+from iptv2_diffusion.cli.benchmark_data import Pictures, make_writer, open_folders
 from iptv2_diffusion.cli.scoring import evaluate, identity
 from iptv2_diffusion.data.image_io import Photo, write_photo
 from iptv2_diffusion.restoration.protocols import BENCHMARKS
@@ -90,7 +90,7 @@ def test_sidd_blocks_are_written(clean: np.ndarray, tmp_path: Path) -> None:
     blocks = (clean, clean[::-1])
     folder = written("sidd-val", Held(("00_00", "00_01"), tuple((b, b) for b in blocks)), tmp_path)
     assert np.array_equal(loadmat(folder / "DenoisedBlocksSrgb.mat")["DenoisedBlocksSrgb"], np.stack(blocks))
-    folder = written("sidd-bench", NoisyBlocks(np.stack(blocks)), tmp_path)
+    folder = written("sidd-bench", Held(("0000", "0001"), blocks), tmp_path)
     with (folder / "SubmitSrgb.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["ID"] for row in rows] == ["0", "1"]

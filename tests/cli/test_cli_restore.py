@@ -51,7 +51,7 @@ def pictures(tmp_path: Path) -> Path:
     write_photo(root / "deep" / "deeper" / "16 bit.tif", Photo(values(np.uint16, 1, 30, 3)))
     write_photo(root / "16 bit gray.png", Photo(values(np.uint16, 5, 6, 1)))
     Image.fromarray(values(np.uint8, 20, 21, 3)).save(root / "photo.jpg")
-    Image.fromarray(values(np.uint8, 3, 3, 3)).save(root / "old.bmp")
+    Image.fromarray(values(np.uint8, 1, 1, 3)).save(root / "old.bmp")
     Image.fromarray(values(np.uint8, 3, 3)).save(root / ".hidden" / "thumbnail.png")
     (root / "notes.txt").write_text("no picture")
     return root
@@ -65,10 +65,12 @@ def names(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("flags", [(), ("--tile", 8, "--overlap", 3, "--local", 8)], ids=str)
+@pytest.mark.parametrize("flags", [(), ("--tile", 8, "--overlap", 3, "--local", 8), ("--ensemble",)], ids=str)
 def test_a_folder_keeps_names_pixels_and_metadata(command, ckpt, pictures, tmp_path, capsys, flags):
     command("restore", pictures, "--output", tmp_path / "out", "--ckpt", ckpt, "--task", "denoise-color", *flags)
-    assert f"7 restored in {tmp_path / 'out'}" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert f"7 restored in {tmp_path / 'out'}" in said.out
+    assert "MP/s" in said.err
     assert names(tmp_path / "out") == {*KEPT, *CHANGED.values()}
     for name in [*KEPT, "old.bmp"]:
         before, after = read_photo(pictures / name), read_photo(tmp_path / "out" / CHANGED.get(name, name))

@@ -10,6 +10,7 @@ from PIL import Image
 from iptv2_diffusion import IPTV2Restorer, load_restorer
 from iptv2_diffusion.restoration import bundled
 from iptv2_diffusion.restoration.model_files import save_weights
+from iptv2_diffusion.restoration.tasks import serves
 
 TINY = {"width": 4, "layers": (2, 2), "heads": (1, 2), "window": 8, "grid": 4}
 HEADS = {"denoise-color": 0.0, "denoise-gray": 1.0, "derain": 1.0}  # weights of the last layer; 0: changes nothing
@@ -83,3 +84,5 @@ def test_groups_serve_their_members() -> None:
     assert bundled.bundled_tasks("denoise") == ["denoise-color", "denoise-gray"]
     assert bundled.bundled_tasks("motion-deblur") == []
     assert bundled.bundled_weights("../weights/derain") is None
+    assert [serves(trained, "denoise") for trained in ("denoise-gray", "denoise-real", "derain")] == [True, True, False]
+    assert not serves("denoise-real", "denoise-color")

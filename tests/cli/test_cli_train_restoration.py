@@ -11,11 +11,13 @@ from typing import Any
 import forked
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import load_file
 from skimage import data as skimage_data
 
 from iptv2_diffusion import IPTV2Restorer
+from iptv2_diffusion.cli import train_restoration
 from iptv2_diffusion.cli.train_restoration import STAGES, _defaults
 from iptv2_diffusion.engine import read_records
 
@@ -196,6 +198,47 @@ def test_two_processes_train_every_stage_as_one_does(photos, tmp_path):
             assert ours[name] == pytest.approx(theirs[name], rel=0, abs=1e-5)
         for name in (name for name in ours if "psnr" in name or name == "grad_norm"):
             assert ours[name] == pytest.approx(theirs[name], rel=1e-4)
+
+
+def test_a_shrunk_schedule_trains_through_its_stages(command, photos, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(train_restoration, "STAGES", ((0, "16x2"), (150_000, "24x1")))
+    flags = ("--task", "denoise-color", "--sigma", 25, *FLAGS, "--schedule-scale", 2e-5, "--log-every", 1)
+    command("train", *flags, "--data-path", photos, "--output", tmp_path / "run")
+    rates = [record["lr"] for record in read_records(tmp_path / "run") if "loss" in record]
+    assert len(rates) == 6  # of 300,000
+    assert (rates[0], rates[-1]) == (pytest.approx(3e-4), pytest.approx(1e-6))
+    recipe = json.loads((tmp_path / "run" / "checkpoint-00000006" / "run.json").read_text())
+    assert "0:16x2" in json.dumps(recipe)
+    assert "3:24x1" in json.dumps(recipe)
+
+
+def test_fine_tuning_of_another_size_takes_what_fits(command, photos, tmp_path, capsys, monkeypatch):
+    """Deeper: all of the smaller network, and new layers that change nothing yet."""
+    never = (
+        *FLAGS,
+        "--task",
+        "denoise-color",
+        "--sigma",
+        25,
+        "--steps",
+        1,
+        "--stages",
+        "0:16x2",
+        "--data-path",
+        photos,
+    )
+    command("train", *never, "--output", tmp_path / "small")
+    small = load_file(tmp_path / "small" / "checkpoint-00000001" / "model" / "diffusion_pytorch_model.safetensors")
+    monkeypatch.setitem(import_presets(), "IPTV2-S", SMALL | {"layers": (1, 2)})
+    deeper = ("--model", "IPTV2-S", "--init", tmp_path / "small", "--lr", 1e-12, "--lr-final", 1e-12)
+    command("train", *never, *deeper, "--output", tmp_path / "deep")
+    said = capsys.readouterr().out
+    deep = load_file(tmp_path / "deep" / "checkpoint-00000001" / "model" / "diffusion_pytorch_model.safetensors")
+    shared = [name for name in small if name in deep and deep[name].shape == small[name].shape]
+    assert len(shared) == len(small)
+    for name in shared:
+        torch.testing.assert_close(deep[name], small[name], rtol=0, atol=1e-9)
+    assert f"{len(deep) - len(small)} start afresh" in said
 
 
 def test_the_paper_s_schedule_shrinks():

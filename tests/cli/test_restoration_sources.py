@@ -12,6 +12,7 @@ from iptv2_diffusion.cli.restoration_config import RestorationConfig
 from iptv2_diffusion.cli.restoration_sources import RestorationData, restoration_data, split_scenes
 from iptv2_diffusion.data import restoration_sets
 from iptv2_diffusion.data.hold_out import Origin
+from iptv2_diffusion.data.image_io import Photo, write_photo
 from iptv2_diffusion.data.pairs import PictureList
 from iptv2_diffusion.data.tiles import prepare_tiles
 
@@ -45,6 +46,43 @@ def test_crops_of_one_picture_are_on_one_side(tmp_path: Path, tail: str) -> None
     trained, measured = names(data.training), names(data.held_out["held_out"])
     assert (len(trained), len(measured)) == (12, 2)
     assert scenes(trained, tail).isdisjoint(scenes(measured, tail))
+
+
+def test_shots_of_one_sidd_scene_are_on_one_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten scenes were taken by several telephones, in different light."""
+    kinds = ("NOISY", "GT")
+    folders = [f"{instance:04d}_{1 + instance % 3:03d}_S6_00100_00060_3200_L" for instance in range(6)]
+    write(tmp_path, *(f"Data/{name}/{name[:4]}_{kind}_SRGB_{shot}.PNG" for kind in kinds for name in folders for shot in ("010", "011")))  # fmt: skip
+    find = restoration_sets.find_pairs
+    monkeypatch.setattr(restoration_sets, "find_pairs", lambda spec, root, count: find(spec, root, 12))
+    data = opened(tmp_path, task="denoise-real", hold_out=4)
+    trained, measured = names(data.training), names(data.held_out["held_out"])
+    taken = [{Path(file).parent.name[5:8] for file in files} for files in (trained, measured)]
+    assert (len(trained), len(measured), len(taken[1])) == (8, 4, 1)
+    assert taken[0].isdisjoint(taken[1])
+
+
+def test_published_sets_are_counted_wherever_they_are_named(tmp_path: Path) -> None:
+    write(tmp_path, *(f"train/Rain13K/{side}/{name}.png" for side in ("input", "target") for name in "abc"))
+    for folder in ("", "train/Rain13K"):
+        with pytest.raises(
+            ValueError, match=r"Rain13K: expected 13712 .* found 3 as input/\*, 3 as target/\*; .* https"
+        ):
+            opened(tmp_path / folder, task="derain", hold_out=1)
+    (tmp_path / "train/Rain13K").rename(tmp_path / "mine")
+    assert len(opened(tmp_path / "mine", task="derain", hold_out=1).training) == 2
+
+
+def test_deep_pairs_are_read_as_the_task_takes_them(tmp_path: Path) -> None:
+    for side in ("input", "target"):
+        (tmp_path / side).mkdir()
+        for low, name in enumerate("abc"):
+            write_photo(tmp_path / side / f"{name}.png", Photo(np.full((16, 16, 3), 0x0500 + low, np.uint16)))
+    read = [
+        opened(tmp_path, task=task, hold_out=1).training.pictures.read(0)[0] for task in ("defocus-deblur", "paired")
+    ]
+    assert [pixels.dtype for pixels in read] == [np.uint8, np.uint16]
+    assert [int(read[0][0, 0, 0]), int(read[1][0, 0, 0]) >> 8] == [5, 5]
 
 
 def test_frames_of_one_video_are_on_one_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

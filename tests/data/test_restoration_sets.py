@@ -51,9 +51,14 @@ PAIRED = [
         "sidd-train",
         "SIDD_Medium_Srgb/Data/000{}_001_S6_00100_N/000{}_NOISY_SRGB_010.PNG",
         "SIDD_Medium_Srgb/Data/000{}_001_S6_00100_N/000{}_GT_SRGB_010.PNG",
-        "000{}_010",
+        "000{}_001_010",
     ),
-    ("sidd-train", "Data/s/0001_NOISY_SRGB_01{}.PNG", "Data/s/0001_GT_SRGB_01{}.PNG", "0001_01{}"),
+    (
+        "sidd-train",
+        "Data/0001_004_S6_00100_00060_3200_L/0001_NOISY_SRGB_01{}.PNG",
+        "Data/0001_004_S6_00100_00060_3200_L/0001_GT_SRGB_01{}.PNG",
+        "0001_004_01{}",
+    ),
     ("sidd-train", "train/SIDD/input_crops/{}.png", "train/SIDD/target_crops/{}.png", "{}"),
     ("polyu", "CroppedImages/Canon5D2_chair_{}_real.JPG", "CroppedImages/Canon5D2_chair_{}_mean.JPG", "Canon5D2_chair_{}"),
     ("polyu", "PolyU/input/{}.png", "PolyU/target/{}.png", "{}"),
@@ -107,6 +112,7 @@ def test_published_numbers() -> None:
     assert numbers == {name: {count} | tiles.get(name, set()) for name, count in PUBLISHED.items()} | {
         "dfwb": {None},
         "sidd-val": set(),
+        "sidd-bench": set(),
         "dnd": set(),
         "polyu": {None},
     }
@@ -227,11 +233,15 @@ def test_incomplete_sets_say_what_is_missing_and_where_it_is_had(tmp_path: Path)
         open_set("gopro-test", tmp_path)
     fill(tmp_path, "test/GOPR{}/blur/000001.png")
     with pytest.raises(
-        ValueError, match=r"expected 1111 .* found 3 as test/\*/blur/\*, 0 as test/\*/sharp/\*; .* https://seungjunnah"
+        ValueError,
+        match=r"expected 1111 .* found 3 as test/\*/blur/\*, 0 as test/\*/sharp/\*, "
+        r"not of all kinds GOPR1/000001, GOPR2/000001, GOPR3/000001; .* https://seungjunnah",
     ):
         open_set("gopro-test", tmp_path)
     fill(tmp_path, "test/GOPR{}/sharp/000001.png", numbers=(2, 3, 4))
-    with pytest.raises(ValueError, match=r"sharp/\* only: GOPR4/000001|blur/\* only: GOPR1/000001"):
+    with pytest.raises(
+        ValueError, match=r"blur/\* only: GOPR1/000001; .*sharp/\* only: GOPR4/000001; .* https://seungjunnah"
+    ):
         open_set("gopro-test", tmp_path, count=3)
     with pytest.raises(ValueError, match=r"expected a data set of cbsd68, .*; got 'gopro'"):
         open_set("gopro", tmp_path)

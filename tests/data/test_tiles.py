@@ -129,6 +129,23 @@ def test_an_interrupted_preparation_goes_on(
 
 
 @pytest.mark.parametrize("finished", [True, False])
+def test_lost_tiles_are_cut_again(pairs: PairedPictures, tmp_path: Path, finished: bool) -> None:
+    root = tmp_path / "tiles"
+    prepare_tiles(pairs, root, size=16, overlap=4)
+    whole = contents(root)
+    if not finished:
+        index = json.loads((root / "index.json").read_text())
+        settings = {name: value for name, value in index.items() if name != "sources"}
+        lines = [settings, *index["sources"][:2]]
+        (root / ".journal.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        (root / "index.json").unlink()
+    (root / "target/wide_4_12.png").unlink()
+    (root / "input/deep/tall_0_0.png").unlink()
+    assert prepare_tiles(pairs, root, size=16, overlap=4) == 13
+    assert contents(root) == whole
+
+
+@pytest.mark.parametrize("finished", [True, False])
 def test_pictures_that_changed_are_refused(pairs: PairedPictures, tmp_path: Path, finished: bool) -> None:
     root = tmp_path / "tiles"
     prepare_tiles(pairs, root, size=16, overlap=4)

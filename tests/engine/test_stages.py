@@ -7,6 +7,7 @@ import torch
 from toy import ToyTask, assert_same_checkpoint, records, toy_config
 
 from iptv2_diffusion.engine import fit, newest
+from iptv2_diffusion.engine.ema import EMA
 from iptv2_diffusion.engine.rehearsal import rehearse
 from iptv2_diffusion.engine.stages import Stage, parse_stages
 from iptv2_diffusion.engine.stream import micro_batches, micro_batches_per_step
@@ -106,3 +107,19 @@ def test_rehearsal_visits_every_stage(tmp_path):
     assert [cost.micro_batch for cost in costs] == [4, 1, 1]
     assert seen == [*[0, 1, 2, 3] * 2, *[16] * 2, *[28] * 2]
     assert all(cost.seconds > 0 and cost.peak_bytes and cost.peak_bytes > 2**20 for cost in costs)
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_rehearsal_is_in_the_precision_of_the_run_and_has_its_averages(tmp_path, monkeypatch, precision):
+    wanted, updated = precision == "bf16", []
+
+    class Watched(ToyTask):
+        def loss(self, model, batch):
+            model.body.register_forward_pre_hook(lambda *_: autocast.append(torch.is_autocast_enabled("cpu")))
+            return super().loss(model, batch)
+
+    autocast = []
+    monkeypatch.setattr(EMA, "update", lambda self, model: updated.append(self.name))
+    list(rehearse(Watched(), toy_config(tmp_path, precision=precision, ema=("0.9", "0.99")), torch.device("cpu")))
+    assert set(autocast) == {wanted}
+    assert updated == ["0.9", "0.99"] * 2

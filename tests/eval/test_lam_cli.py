@@ -63,6 +63,23 @@ def test_gray_restorers_read_gray(folder, monkeypatch, capsys):
     assert "gray.safetensors: diffusion index" in capsys.readouterr().out
 
 
+def test_dual_pixel_restorers_read_two_views(folder, monkeypatch, capsys):
+    left = np.asarray(Image.open("cat.png"))
+    Image.fromarray(np.roll(left, 1, 1)).save("right.png")
+    call(monkeypatch, "--ckpt", "dual.safetensors", *FLAGS, "--image", "cat.png", "right.png")
+    views = np.concatenate([left, np.roll(left, 1, 1)], axis=2).astype(np.float32) / 255
+    image = torch.from_numpy(views).permute(2, 0, 1)
+    expected = local_attribution(load_restorer("dual.safetensors").fuse(), image, (20, 30), fold=4)
+    assert f"diffusion index {expected.diffusion_index:.2f}" in capsys.readouterr().out
+    with Image.open("lam.png") as picture:
+        assert picture.height >= 256
+
+
+def test_gray_and_colour_restorers_share_a_picture(folder, monkeypatch, capsys):
+    call(monkeypatch, "--ckpt", "gray.safetensors", "colour.safetensors", *FLAGS)
+    assert capsys.readouterr().out.count("diffusion index") == 2
+
+
 def test_restorers_of_the_hub_and_of_a_run(folder, monkeypatch, capsys):
     model = load_restorer("colour.safetensors")
     model.save_pretrained(folder / "run" / "checkpoint-00000003" / "model")
@@ -80,8 +97,12 @@ def test_restorers_of_the_hub_and_of_a_run(folder, monkeypatch, capsys):
     [
         (FLAGS, "needs --ckpt"),
         (("--ckpt", "absent", *FLAGS), "absent"),
-        (("--ckpt", "dual.safetensors", *FLAGS), "got [6] input channels"),
-        (("--ckpt", "colour.safetensors", "gray.safetensors", *FLAGS), "got [1, 3] input channels"),
+        (("--ckpt", "dual.safetensors", *FLAGS), "expected 2 --image for 6 input channels, got 1"),
+        (
+            ("--ckpt", "focal", *FLAGS, "--image", "cat.png", "cat.png"),
+            "expected 1 --image for 3 input channels, got 2",
+        ),
+        (("--ckpt", "focal", *FLAGS, "--image", *["cat.png"] * 3), "expected one --image or two views, got 3"),
         (("--ckpt", "focal", *FLAGS, "--image", "no.png"), "no.png"),
         (("--ckpt", "focal", *FLAGS, "--patch", 50, 0), "corner at (50, 0)"),
         (("--ckpt", "focal", *FLAGS, "--output", "lam.jpg"), ".png"),

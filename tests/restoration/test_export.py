@@ -15,6 +15,7 @@ from torch.export import ExportedProgram
 from torch.torch_version import TorchVersion
 
 from iptv2_diffusion import IPTV2Restorer, IPTV2Transformer2DModel, create_restorer
+from iptv2_diffusion import load_restorer as load_bundled
 from iptv2_diffusion.files import written_whole
 from iptv2_diffusion.restoration import export as module
 from iptv2_diffusion.restoration.export import FORMATS, export, graph_multiple, trace
@@ -147,6 +148,18 @@ def test_every_kind_of_restorer_runs_in_onnx_runtime(tmp_path: Path, fields: dic
     model = make(**(SHALLOW | fields))
     export(model, tmp_path / "model.onnx", "onnx")
     assert_agrees(tmp_path / "model.onnx", model)
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_the_bundled_denoiser_runs_in_onnx_runtime(tmp_path: Path) -> None:
+    model = load_bundled("denoise-color")
+    export(model, tmp_path / "model.onnx", "onnx")
+    session: Any = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    for size in ((1, 64, 96), (2, 160, 64), (1, 256, 224)):
+        image = images(*size)
+        (restored,) = session.run(["restored"], {"image": image.numpy()})
+        np.testing.assert_allclose(restored, model(image).numpy(), rtol=0, atol=1e-4)
 
 
 def test_an_old_torch_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,8 @@ def test_the_identity_keeps_images_of_every_size(mode: dict[str, Any]) -> None:
         assert out.dtype == image.dtype
         assert out.flags.c_contiguous
         np.testing.assert_array_equal(out, image)
+    pixel = levels(np.uint8, 1, 1, 3)
+    np.testing.assert_array_equal(model.restore(pixel, **mode), pixel)
 
 
 IMAGES: dict[str, Callable[[], Any]] = {

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from iptv2_diffusion.restoration import tiling
 from iptv2_diffusion.restoration.tiling import Layout, free_memory, is_out_of_memory, ramp, tile_for_memory, tiled
 
 LAYOUTS = [
@@ -192,6 +194,19 @@ def test_the_tile_follows_free_memory(shape: tuple[int, ...], free: int, tile: i
 
 def test_free_memory_of_this_machine() -> None:
     assert 2**20 < free_memory(torch.device("cpu")) < 2**50
+
+
+def test_free_memory_of_a_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit, used = tmp_path / "memory.max", tmp_path / "memory.current"
+    monkeypatch.setattr(tiling, "CGROUP", ((limit, used), (tmp_path / "absent", used)))
+    used.write_text("1000\n")
+    limit.write_text("max\n")
+    assert free_memory(torch.device("cpu")) > 2**20
+    (tmp_path / "memory.stat").write_text("anon 900\ninactive_file 30\nactive_file 20\n")
+    limit.write_text("70000\n")
+    assert free_memory(torch.device("cpu")) == 69030  # what is only cached can be given back
+    used.write_text("80000\n")
+    assert free_memory(torch.device("cpu")) == 0
 
 
 def test_free_memory_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
