@@ -11,8 +11,8 @@ from iptv2_diffusion.cli import evaluate_restoration
 from iptv2_diffusion.config import from_flags
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = ("README.md", "docs/restoration.md", "eval/README.md")
-COMMAND = re.compile(r"python -m (eval\.restoration|benchmarks\.denoise_bm3d)([^`\n]*)")
+DOCUMENTS = ("README.md", "docs/models.md", "docs/restoration.md", "eval/README.md")
+COMMAND = re.compile(r"python -m (eval\.restoration|benchmarks\.denoise_bm3d)((?:\\\n|[^`\n])*)")
 COMMANDS = [
     (document, *found) for document in DOCUMENTS for found in COMMAND.findall((ROOT / document).read_text("utf-8"))
 ]

@@ -48,7 +48,9 @@ class RestoreConfig:
         None,
         "training run, checkpoint, saved model, .safetensors file or hub id; none: the weights that come with this",
     )
-    tile: str = arg("auto", "pixels a side; auto: as memory allows; none: the whole picture at once")
+    tile: str = arg(
+        "auto", "pixels a side; auto: as memory allows, whole up to 4 megapixels; none: the whole picture at once"
+    )
     overlap: int = arg(64, "pixels that neighbouring tiles share at least, up to half a tile")
     ensemble: bool = arg(False, "average over the 8 flips and turns, at 8 times the cost")
     local: int | None = arg(None, "pixels a side that the grid attention stays within, 384 for instance")

@@ -1,4 +1,4 @@
-"""Pictures cut into tiles once, so that training decodes little more than the patches it needs.
+"""Pictures cut into tiles once, so that training decodes a tile, not a picture, for a patch.
 
 All pictures of a pair are cut along one grid. Tiles are PNGs of the pictures' own bit depth, `<folder>/<name of the
 picture>_<top>_<left>.png`, in the folders `target` (clean) and `input` (degraded; `input1`, `input2` for two views).
