@@ -3,9 +3,10 @@
     python scripts/score_emoji.py --data-path fluent_emoji_3d --emoji emoji --samples samples/cfg1.0 samples/cfg4.0
 
 For every folder of sample.py: Frechet distance to all real pictures in the features of the bundled classifier, accuracy
-of that classifier and share of near-copies (see near_copies.py). Above them the floors: the two halves
-of the real pictures against each other, and what the bundled autoencoder makes of those that are trained on, from the folders
-of emoji_sets.py.
+of that classifier and share of near-copies (see near_copies.py). Above them the floors, from the folders of emoji_sets.py: the
+two halves of the real pictures against each other, and what the bundled autoencoder makes of those that are trained on, all of
+them and 1,000 drawn by categories as samples are: what a perfect generator would draw. Their share of near-copies says how
+many copies would be found if all samples were.
 """
 
 import argparse
@@ -44,12 +45,21 @@ def pictures_in(folder: Path) -> torch.Tensor:
     return torch.cat([torch.from_numpy(batch).permute(0, 3, 1, 2) for batch in images.batches(0, images.count, BATCH)])
 
 
+def copies(images: torch.Tensor, data: EmojiSet) -> str:
+    """Share of the pictures that are nearer to a training picture than the held-out ones usually are."""
+    training = data.images[~data.held_out]
+    threshold = nearest(data.images[data.held_out], training)[0].quantile(PERCENTILE / 100)
+    return f"{(nearest(images, training)[0] < threshold).float().mean():.3f}"
+
+
 def floors(model: PictureClassifier, data: EmojiSet, real: Gaussian, emoji: Path) -> Iterable[Sequence[str]]:
-    half, other, made = (pictures_in(emoji / name) for name in ("half-a", "half-b", "reconstructions"))
+    half, other = (pictures_in(emoji / name) for name in ("half-a", "half-b"))
     distance = frechet_distance(gaussian(model, half), gaussian(model, other))
     yield "one half, against the other", f"{len(half)}", f"{distance:.2f}", "", ""
-    distance = frechet_distance(gaussian(model, made), real)
-    yield "reconstructions of the training set", f"{len(made)}", f"{distance:.2f}", "", ""
+    for name in ("reconstructions", "drawn"):
+        made = pictures_in(emoji / name)
+        distance = frechet_distance(gaussian(model, made), real)
+        yield f"{name}/", f"{len(made)}", f"{distance:.2f}", "", copies(made, data)
     held_out, labels = data.images[data.held_out], data.labels[data.held_out]
     named = f"{accuracy(model, held_out, labels):.3f}"
     yield "held-out pictures", f"{len(held_out)}", "", named, f"{PERCENTILE / 100:.3f}"
@@ -69,15 +79,13 @@ def main() -> None:
     if missing := [folder for folder in args.samples if not (folder / SETTINGS).is_file()]:
         parser.error(f"expected folders of sample.py --num-samples with {SETTINGS}, got {missing[0]}")
     data, model = load_emoji(args.data_path), load_classifier(EMOJI_CLASSIFIER)
-    training, real = data.images[~data.held_out], gaussian(model, data.images)
-    threshold = nearest(data.images[data.held_out], training)[0].quantile(PERCENTILE / 100)
+    real = gaussian(model, data.images)
     for row in (HEADER, ["---"] * len(HEADER), *floors(model, data, real, args.emoji)):
         print("| " + " | ".join(row) + " |")
     for folder in args.samples:
         images, labels = read_samples(folder)
         distance = frechet_distance(gaussian(model, images), real)
-        copies = (nearest(images, training)[0] < threshold).float().mean()
-        figures = f"{distance:.2f} | {accuracy(model, images, labels):.3f} | {copies:.3f}"
+        figures = f"{distance:.2f} | {accuracy(model, images, labels):.3f} | {copies(images, data)}"
         print(f"| {described(folder)} | {len(images)} | {figures} |", flush=True)
 
 
