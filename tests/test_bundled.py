@@ -1,5 +1,7 @@
 """What ships in the package: sizes, statistics of the latents, and figures that a refactor must not change."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -65,7 +67,7 @@ def test_held_out_pictures_are_kept_and_match_the_latents(codec, shared_data):
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_drawn_emoji_are_what_they_were():
     """One of every category, with guidance, decoded: mean, deviation and what the classifier names; pinned."""
-    pipeline = IPTV2Pipeline.from_pretrained(EMOJI)
+    pipeline: Any = IPTV2Pipeline.from_pretrained(EMOJI)
     pipeline.set_progress_bar_config(disable=True)
     seeds = [torch.Generator().manual_seed(seed) for seed in range(len(CATEGORIES))]
     drawn = pipeline(list(CATEGORIES), guidance_scale=4.0, num_inference_steps=10, generator=seeds, output_type="pt")

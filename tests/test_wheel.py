@@ -31,9 +31,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(installed: Path, folder: Path, *words: str) -> str:
-    """Output of a module of the wheel, from another folder than the repository."""
+    """Output of Python with the wheel, in another folder than the repository."""
     environment = os.environ | {"PYTHONPATH": str(installed)}
-    command = [sys.executable, "-m", *words]
+    command = [sys.executable, *words]
     return subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True, text=True).stdout
 
 
@@ -51,11 +51,13 @@ def test_every_file_of_the_package_is_in_the_wheel(installed: Path) -> None:
 
 @pytest.mark.slow
 def test_bundled_models_work_from_the_wheel(installed: Path, tmp_path: Path) -> None:
+    where = run(installed, tmp_path, "-c", "import iptv2_diffusion; print(iptv2_diffusion.__file__)")
+    assert Path(where.strip()).is_relative_to(installed)
     Image.fromarray(data.astronaut()[:64, 60:140]).save(tmp_path / "photo.jpg")
-    where = "iptv2_diffusion.cli"
-    run(installed, tmp_path, f"{where}.restore", "photo.jpg", "--task", "denoise", "--output", "restored")
-    assert Image.open(tmp_path / "restored" / "photo.jpg").size == (80, 64)
+    restore = ("-m", "iptv2_diffusion.cli.restore", "photo.jpg", "--task", "denoise", "--output", "restored")
+    run(installed, tmp_path, *restore)
     flags = ("--cfg-scale", "4.0", "--steps", "2", "--num-samples", "1", "--output", "drawn")
-    printed = run(installed, tmp_path, f"{where}.sample", *flags)
-    assert Image.open(tmp_path / "drawn" / "000000.png").size == (128, 128)
-    assert "bundled" in printed
+    assert "bundled" in run(installed, tmp_path, "-m", "iptv2_diffusion.cli.sample", *flags)
+    for name, size in (("restored/photo.jpg", (80, 64)), ("drawn/000000.png", (128, 128))):
+        with Image.open(tmp_path / name) as picture:
+            assert picture.size == size

@@ -115,7 +115,7 @@ def test_rehearsal_is_in_the_precision_of_the_run_and_has_its_averages(tmp_path,
 
     class Watched(ToyTask):
         def loss(self, model, batch):
-            model.body.register_forward_pre_hook(lambda *_: autocast.append(torch.is_autocast_enabled("cpu")))
+            self.model.body.register_forward_pre_hook(lambda *_: autocast.append(torch.is_autocast_enabled("cpu")))
             return super().loss(model, batch)
 
     autocast = []
