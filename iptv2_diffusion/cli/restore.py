@@ -27,6 +27,7 @@ from iptv2_diffusion.restoration.tasks import GROUPS, TASKS, serves
 WRITTEN_AS = {"png": ".png", "jpeg": ".jpg", "webp": ".webp", "tiff": ".tif"}
 RIGHT = {"_L": "_R", "_l": "_r"}  # endings of the left and the right view's name
 SHOWN = 5  # names in a message
+BAR = "{l_bar}{bar}| {n:.2f}/{total:.2f} MP [{elapsed}<{remaining}, {rate_noinv_fmt}]"
 FAILURES = (ValueError, OSError, RuntimeError, MemoryError)  # of one picture
 
 
@@ -221,7 +222,7 @@ def _restore_all(config: RestoreConfig, models: Mapping[int, Any], jobs: Sequenc
 
     failures = []
     pixels = sum(_pixels(job.sources[0]) for job in jobs)
-    with tqdm(total=pixels, unit="MP", unit_scale=1e-6, disable=not jobs) as bar:
+    with tqdm(total=pixels, unit="MP", unit_scale=1e-6, bar_format=BAR, disable=not jobs) as bar:
         for number, job in enumerate(jobs, 1):
             bar.set_description(f"{number}/{len(jobs)} {job.sources[0].name}")
             try:
