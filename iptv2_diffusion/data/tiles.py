@@ -39,8 +39,9 @@ def prepare_tiles(
 ) -> int:
     """Cuts all pictures into `output`, a new or empty folder or one that was left unfinished; returns the tiles' number.
 
-    Pictures that are done are skipped, unless tiles of them are lost. `workers` threads read, cut and write. ValueError for pictures of one pair that
-    differ in size, FileExistsError where `output` holds anything else, tiles of pictures that have changed included.
+    Pictures that are done are skipped, unless tiles of them are lost. `workers` threads read, cut and write. ValueError
+    for pictures of one pair that differ in size, FileExistsError where `output` holds anything else, tiles of pictures
+    that have changed included.
     """
     if not 0 <= overlap < size:
         raise ValueError(f"expected an overlap from 0 to {size - 1} of tiles of {size} pixels, got {overlap}")
