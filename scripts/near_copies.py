@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from classify_emoji import read_samples
 from PIL import Image
 
-from iptv2_diffusion.data.emoji import load_emoji
+from iptv2_diffusion.data.emoji import EmojiSet, load_emoji
 from iptv2_diffusion.pictures import grid
 
 SIDE = 32  # pixels
@@ -33,6 +33,12 @@ def nearest(images: torch.Tensor, training: torch.Tensor) -> tuple[torch.Tensor,
     """Distance and index of the nearest training picture of each."""
     distances, indices = torch.cdist(small(images), small(training)).min(dim=1)
     return distances, indices
+
+
+def copy_bound(data: EmojiSet) -> float:
+    """Levels; nearer to a training picture than this is one in a hundred of the held-out pictures."""
+    distances, _ = nearest(data.images[data.held_out], data.images[~data.held_out])
+    return distances.quantile(PERCENTILE / 100).item()
 
 
 def draw(samples: torch.Tensor, training: torch.Tensor, distances: torch.Tensor, indices: torch.Tensor) -> Image.Image:
@@ -54,7 +60,7 @@ def main() -> None:
         raise SystemExit(f"{args.picture} exists")
     data, (samples, _) = load_emoji(args.data_path), read_samples(args.samples)
     training, held_out = data.images[~data.held_out], data.images[data.held_out]
-    threshold = nearest(held_out, training)[0].quantile(PERCENTILE / 100).item()
+    threshold = copy_bound(data)
     distances, indices = nearest(samples, training)
     print(f"threshold {threshold:.2f} levels: {PERCENTILE} % of {len(held_out)} held-out pictures are nearer")
     print(f"near-copies: {(distances < threshold).float().mean():.3f} of {len(samples)} samples")

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from classify_emoji import BATCH, accuracy, read_samples
-from near_copies import PERCENTILE, nearest
+from near_copies import PERCENTILE, copy_bound, nearest
 
 from iptv2_diffusion.cli.image_sets import open_images
 from iptv2_diffusion.cli.sample_folder import SETTINGS
@@ -45,21 +45,21 @@ def pictures_in(folder: Path) -> torch.Tensor:
     return torch.cat([torch.from_numpy(batch).permute(0, 3, 1, 2) for batch in images.batches(0, images.count, BATCH)])
 
 
-def copies(images: torch.Tensor, data: EmojiSet) -> str:
-    """Share of the pictures that are nearer to a training picture than the held-out ones usually are."""
-    training = data.images[~data.held_out]
-    threshold = nearest(data.images[data.held_out], training)[0].quantile(PERCENTILE / 100)
-    return f"{(nearest(images, training)[0] < threshold).float().mean():.3f}"
+def copies(images: torch.Tensor, data: EmojiSet, bound: float) -> str:
+    """Share of the pictures that are nearer to a training picture than `bound` levels."""
+    return f"{(nearest(images, data.images[~data.held_out])[0] < bound).float().mean():.3f}"
 
 
-def floors(model: PictureClassifier, data: EmojiSet, real: Gaussian, emoji: Path) -> Iterable[Sequence[str]]:
+def floors(
+    model: PictureClassifier, data: EmojiSet, real: Gaussian, emoji: Path, bound: float
+) -> Iterable[Sequence[str]]:
     half, other = (pictures_in(emoji / name) for name in ("half-a", "half-b"))
     distance = frechet_distance(gaussian(model, half), gaussian(model, other))
     yield "one half, against the other", f"{len(half)}", f"{distance:.2f}", "", ""
     for name in ("reconstructions", "drawn"):
         made = pictures_in(emoji / name)
         distance = frechet_distance(gaussian(model, made), real)
-        yield f"{name}/", f"{len(made)}", f"{distance:.2f}", "", copies(made, data)
+        yield f"{name}/", f"{len(made)}", f"{distance:.2f}", "", copies(made, data, bound)
     held_out, labels = data.images[data.held_out], data.labels[data.held_out]
     named = f"{accuracy(model, held_out, labels):.3f}"
     yield "held-out pictures", f"{len(held_out)}", "", named, f"{PERCENTILE / 100:.3f}"
@@ -79,13 +79,13 @@ def main() -> None:
     if missing := [folder for folder in args.samples if not (folder / SETTINGS).is_file()]:
         parser.error(f"expected folders of sample.py --num-samples with {SETTINGS}, got {missing[0]}")
     data, model = load_emoji(args.data_path), load_classifier(EMOJI_CLASSIFIER)
-    real = gaussian(model, data.images)
-    for row in (HEADER, ["---"] * len(HEADER), *floors(model, data, real, args.emoji)):
+    real, bound = gaussian(model, data.images), copy_bound(data)
+    for row in (HEADER, ["---"] * len(HEADER), *floors(model, data, real, args.emoji, bound)):
         print("| " + " | ".join(row) + " |")
     for folder in args.samples:
         images, labels = read_samples(folder)
         distance = frechet_distance(gaussian(model, images), real)
-        figures = f"{distance:.2f} | {accuracy(model, images, labels):.3f} | {copies(images, data)}"
+        figures = f"{distance:.2f} | {accuracy(model, images, labels):.3f} | {copies(images, data, bound)}"
         print(f"| {described(folder)} | {len(images)} | {figures} |", flush=True)
 
 

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from iptv2_diffusion.cli.common import run, say
 from iptv2_diffusion.config import add_flags, arg, from_flags
 
@@ -70,15 +68,18 @@ def _draw() -> None:
 
 def _image(paths: tuple[Path, ...], channels: int) -> Any:
     """(channels, H, W) in [0, 1], gray where that is 1; two views one after the other."""
+    import torch
+
     from iptv2_diffusion.data.image_io import read_pixels
     from iptv2_diffusion.data.patches import to_tensor
 
-    if len(paths) != max(channels // 3, 1):
-        raise ValueError(f"expected {max(channels // 3, 1)} --image for {channels} input channels, got {len(paths)}")
+    expected = max(channels // 3, 1)
+    if len(paths) != expected:
+        raise ValueError(f"expected {expected} --image for {channels} input channels, got {len(paths)}")
     views = [read_pixels(path, gray=channels == 1) for path in paths]
     if len({(view.shape, view.dtype) for view in views}) > 1:
         raise ValueError(f"expected views of one size and depth, got {' and '.join(str(view.shape) for view in views)}")
-    return to_tensor(np.concatenate(views, axis=2))
+    return torch.cat([to_tensor(view) for view in views])
 
 
 if __name__ == "__main__":

@@ -13,9 +13,8 @@ CROP = re.compile(r"[-_]s?\d+$")  # Restormer's and MPRNet's preparations, in fo
 CROP_FOLDER = re.compile(r"_crops$|_sub$|^DFWB$")
 SUBIMAGE = re.compile(r"_s\d{3}$")  # BasicSR's preparation, in folders of any name
 GOPRO_VIDEO = re.compile(r"GOPR\d+_\d+_\d+")
-SIDD_SCENE = re.compile(
-    r"(?:^|/)\d{4}_(\d{3})_01[01]$"
-)  # instance, scene (one of ten), shot: as `restoration_sets` has them
+# Instance, scene (one of ten) and shot, as `restoration_sets` has them.
+SIDD_SCENE = re.compile(r"(?:^|/)\d{4}_(\d{3})_01[01]$")
 SIDD_INSTANCE = re.compile(r"(?:^|/)(\d{4})_(?:(?:NOISY|GT)_SRGB_)?01[01]$")  # re-packed names do not tell the scene
 
 COMPARED = 4096  # last bytes of two files of one size; equal ones hold the same picture

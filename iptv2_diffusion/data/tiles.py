@@ -47,12 +47,13 @@ def prepare_tiles(
         raise ValueError(f"expected an overlap from 0 to {size - 1} of tiles of {size} pixels, got {overlap}")
     sources, output = _sources(pictures), Path(output)
     settings = {"size": size, "overlap": overlap, "folders": sorted(sources[0].files), "pictures": len(sources)}
-    if (output / INDEX).is_file():
-        return _already(output, settings, sources)
-    done = _resume(output, settings)
+    finished = (output / INDEX).is_file()
+    done = _finished(output, settings, sources) if finished else _resume(output, settings)
     _refuse_changed(output, sources, done)
     done = {name: record for name, record in done.items() if not _lost(output, settings | {"sources": [record]})}
     left = [source for source in sources if source.name not in done]
+    if finished and not left:
+        return len(_tiles(_read_index(output)))
     with ThreadPoolExecutor(workers) as threads, (output / JOURNAL).open("a", encoding="utf-8") as journal:
         try:
             cut = threads.map(lambda source: _cut(source, output, size, overlap), left)
@@ -63,7 +64,7 @@ def prepare_tiles(
         finally:
             threads.shutdown(cancel_futures=True)
     index = settings | {"sources": [done[source.name] for source in sources]}
-    write_bytes(output / INDEX, (json.dumps(index, indent=1) + "\n").encode())
+    write_bytes(output / INDEX, (json.dumps(index, indent=1) + "\n").encode(), overwrite=finished)
     (output / JOURNAL).unlink()
     return len(_tiles(index))
 
@@ -196,26 +197,18 @@ def _resume(output: Path, settings: dict[str, Any]) -> dict[str, dict[str, Any]]
     return {record["name"]: record for record in lines[1:]}
 
 
-def _already(output: Path, settings: dict[str, Any], sources: Sequence[Source]) -> int:
+def _finished(output: Path, settings: dict[str, Any], sources: Sequence[Source]) -> dict[str, dict[str, Any]]:
+    """As `_resume`, of an index; as long as there is one, a journal beside it is not read."""
     index = _read_index(output)
-    names = [source["name"] for source in index["sources"]]
-    if {key: index[key] for key in settings} != settings or names != [source.name for source in sources]:
+    done = {record["name"]: record for record in index["sources"]}
+    if {key: index[key] for key in settings} != settings or [*done] != [source.name for source in sources]:
         raise FileExistsError(f"{output} already holds tiles of other pictures or settings")
-    _refuse_changed(output, sources, {source["name"]: source for source in index["sources"]})
-    lost = {name for name, _, _ in _lost(output, index)}
-    for source in sources:
-        if source.name in lost:
-            _cut(source, output, index["size"], index["overlap"])
-    return len(_tiles(index))
+    return done
 
 
-def _lost(root: Path, index: dict[str, Any]) -> list[tuple[str, int, int]]:
-    """Tiles of the index that are not there."""
-    return [
-        tile
-        for tile, _ in _tiles(index)
-        if not all(_path(root, folder, *tile).is_file() for folder in index["folders"])
-    ]
+def _lost(root: Path, index: dict[str, Any]) -> bool:
+    """Whether any tile of the index is not there."""
+    return not all(_path(root, folder, *tile).is_file() for tile, _ in _tiles(index) for folder in index["folders"])
 
 
 def _refuse_changed(output: Path, sources: Sequence[Source], done: Mapping[str, Mapping[str, Any]]) -> None:

@@ -46,8 +46,8 @@ def restore(
     """The restored image, of the kind of `image`; `model` is an IPTV2Restorer on any device.
 
     `tile` is a side in pixels, rounded up to what windows and grids divide; None runs the whole image at once; "auto"
-    does so up to 4 megapixels if free memory allows and takes tiles else. Tiling is an approximation, since GGSA sees all of a map.
-    `overlap` is the least that neighbours share, at most half a tile. Running out of memory halves tiles, with a
+    does so up to 4 megapixels if free memory allows and takes tiles else. Tiling is an approximation, since GGSA sees
+    all of a map. `overlap` is the least that neighbours share, at most half a tile. Running out of memory halves tiles, with a
     warning; with None it is an error. `ensemble` averages over the 8 flips and quarter turns, at 8 times the cost.
     `local` is the base of `local_attention`.
 
