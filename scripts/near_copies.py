@@ -1,25 +1,29 @@
 """How many samples are near-copies of training pictures?
 
-    python scripts/near_copies.py --data-path fluent_emoji_3d --samples samples/emoji --picture copies.png
+    python scripts/near_copies.py --data-path fluent_emoji_3d --emoji emoji --samples samples/emoji --picture copies.png
 
-The distance of two pictures is the root mean square of their difference at 32x32 pixels, in levels of 255. A sample is a
-near-copy where its nearest training picture is nearer than that of all but one in a hundred of the held-out pictures.
-The picture shows the nearest samples, each beside its training picture.
+The distance of two pictures is the root mean square of their difference at 32x32 pixels, in levels of 255, that of a sample
+the one to its nearest training picture. Two bounds: nearer than all but one in a hundred of the held-out pictures, and, as
+true copies would be drawn by the autoencoder, as near as 95 in a hundred of the training pictures' reconstructions, which
+emoji_sets.py writes. The picture shows the nearest samples, each beside its training picture.
 """
 
 import argparse
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from classify_emoji import read_samples
+from classify_emoji import BATCH, read_samples
 from PIL import Image
 
+from iptv2_diffusion.cli.image_sets import open_images
 from iptv2_diffusion.data.emoji import EmojiSet, load_emoji
 from iptv2_diffusion.pictures import grid
 
 SIDE = 32  # pixels
-PERCENTILE = 1
+PERCENTILE = 1  # of the held-out pictures
+COPIES_FOUND = 95  # percent, by the bound that comes from reconstructions
 SHOWN = 18
 
 
@@ -35,10 +39,23 @@ def nearest(images: torch.Tensor, training: torch.Tensor) -> tuple[torch.Tensor,
     return distances, indices
 
 
-def copy_bound(data: EmojiSet) -> float:
-    """Levels; nearer to a training picture than this is one in a hundred of the held-out pictures."""
-    distances, _ = nearest(data.images[data.held_out], data.images[~data.held_out])
-    return distances.quantile(PERCENTILE / 100).item()
+class Bounds(NamedTuple):
+    """Levels, below which a picture is a near-copy of one that was trained on, or as near as a copy."""
+
+    near: float
+    copy: float
+
+
+def copy_bounds(data: EmojiSet, reconstructions: torch.Tensor) -> Bounds:
+    training = data.images[~data.held_out]
+    held_out, copied = (nearest(images, training)[0] for images in (data.images[data.held_out], reconstructions))
+    return Bounds(held_out.quantile(PERCENTILE / 100).item(), copied.quantile(COPIES_FOUND / 100).item())
+
+
+def pictures_in(folder: Path) -> torch.Tensor:
+    """uint8 (N, 3, H, W)"""
+    images = open_images(folder)
+    return torch.cat([torch.from_numpy(batch).permute(0, 3, 1, 2) for batch in images.batches(0, images.count, BATCH)])
 
 
 def draw(samples: torch.Tensor, training: torch.Tensor, distances: torch.Tensor, indices: torch.Tensor) -> Image.Image:
@@ -53,6 +70,7 @@ def draw(samples: torch.Tensor, training: torch.Tensor, distances: torch.Tensor,
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-path", type=Path, required=True)
+    parser.add_argument("--emoji", type=Path, required=True, help="output folder of emoji_sets.py")
     parser.add_argument("--samples", type=Path, required=True, help="output folder of sample.py")
     parser.add_argument("--picture", type=Path, required=True, help="new PNG")
     args = parser.parse_args()
@@ -60,11 +78,15 @@ def main() -> None:
         raise SystemExit(f"{args.picture} exists")
     data, (samples, _) = load_emoji(args.data_path), read_samples(args.samples)
     training, held_out = data.images[~data.held_out], data.images[data.held_out]
-    threshold = copy_bound(data)
+    made = pictures_in(args.emoji / "reconstructions")
+    bounds, others = (
+        copy_bounds(data, made),
+        {"held-out": nearest(held_out, training)[0], "copies": nearest(made, training)[0]},
+    )
     distances, indices = nearest(samples, training)
-    print(f"threshold {threshold:.2f} levels: {PERCENTILE} % of {len(held_out)} held-out pictures are nearer")
-    print(f"near-copies: {(distances < threshold).float().mean():.3f} of {len(samples)} samples")
-    print(f"median distance: samples {distances.median():.2f}, held-out {nearest(held_out, training)[0].median():.2f}")
+    for name, found in {"samples": distances, **others}.items():
+        shares = ", ".join(f"{(found < bound).float().mean():.3f} below {bound:.2f}" for bound in bounds)
+        print(f"{len(found)} {name}: median {found.median():.2f} levels, {shares}")
     draw(samples, training, distances, indices).save(args.picture)
 
 

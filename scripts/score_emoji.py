@@ -3,10 +3,10 @@
     python scripts/score_emoji.py --data-path fluent_emoji_3d --emoji emoji --samples samples/cfg1.0 samples/cfg4.0
 
 For every folder of sample.py: Frechet distance to all real pictures in the features of the bundled classifier, accuracy
-of that classifier and share of near-copies (see near_copies.py). Above them the floors, from the folders of emoji_sets.py: the
-two halves of the real pictures against each other, and what the bundled autoencoder makes of those that are trained on, all of
-them and 1,000 drawn by categories as samples are: what a perfect generator would draw. Their share of near-copies says how
-many copies would be found if all samples were.
+of that classifier, share of near-copies and of those as near as copies (see near_copies.py). Above them the floors, from the
+folders of emoji_sets.py: the two halves of the real pictures against each other, and what the bundled autoencoder makes of those
+that are trained on, all of them and 1,000 drawn by categories as samples are: what a perfect generator would draw. Their shares
+say how many copies would be found if all samples were.
 """
 
 import argparse
@@ -17,16 +17,15 @@ from typing import Any
 
 import torch
 from classify_emoji import BATCH, accuracy, read_samples
-from near_copies import PERCENTILE, copy_bound, nearest
+from near_copies import Bounds, copy_bounds, nearest, pictures_in
 
-from iptv2_diffusion.cli.image_sets import open_images
 from iptv2_diffusion.cli.sample_folder import SETTINGS
 from iptv2_diffusion.cli.sources import EMOJI_CLASSIFIER
 from iptv2_diffusion.data.emoji import EmojiSet, load_emoji
 from iptv2_diffusion.metrics.classifier import PictureClassifier, load_classifier
 from iptv2_diffusion.metrics.frechet import Gaussian, Moments, frechet_distance
 
-HEADER = ("pictures", "number", "Frechet distance", "named rightly", "near-copies")
+HEADER = ("pictures", "number", "Frechet distance", "named rightly", "near-copies", "as near as copies")
 
 
 @torch.no_grad()
@@ -39,30 +38,25 @@ def gaussian(model: PictureClassifier, images: torch.Tensor) -> Gaussian:
     return moments.gaussian()
 
 
-def pictures_in(folder: Path) -> torch.Tensor:
-    """uint8 (N, 3, H, W)"""
-    images = open_images(folder)
-    return torch.cat([torch.from_numpy(batch).permute(0, 3, 1, 2) for batch in images.batches(0, images.count, BATCH)])
-
-
-def copies(images: torch.Tensor, data: EmojiSet, bound: float) -> str:
-    """Share of the pictures that are nearer to a training picture than `bound` levels."""
-    return f"{(nearest(images, data.images[~data.held_out])[0] < bound).float().mean():.3f}"
+def copies(images: torch.Tensor, data: EmojiSet, bounds: Bounds) -> tuple[str, ...]:
+    """Shares of the pictures that are nearer to a training picture than each of the bounds."""
+    distances, _ = nearest(images, data.images[~data.held_out])
+    return tuple(f"{(distances < bound).float().mean():.3f}" for bound in bounds)
 
 
 def floors(
-    model: PictureClassifier, data: EmojiSet, real: Gaussian, emoji: Path, bound: float
+    model: PictureClassifier, data: EmojiSet, real: Gaussian, emoji: Path, bounds: Bounds
 ) -> Iterable[Sequence[str]]:
     half, other = (pictures_in(emoji / name) for name in ("half-a", "half-b"))
     distance = frechet_distance(gaussian(model, half), gaussian(model, other))
-    yield "one half, against the other", f"{len(half)}", f"{distance:.2f}", "", ""
+    yield "one half, against the other", f"{len(half)}", f"{distance:.2f}", "", "", ""
     for name in ("reconstructions", "drawn"):
         made = pictures_in(emoji / name)
         distance = frechet_distance(gaussian(model, made), real)
-        yield f"{name}/", f"{len(made)}", f"{distance:.2f}", "", copies(made, data, bound)
+        yield f"{name}/", f"{len(made)}", f"{distance:.2f}", "", *copies(made, data, bounds)
     held_out, labels = data.images[data.held_out], data.labels[data.held_out]
     named = f"{accuracy(model, held_out, labels):.3f}"
-    yield "held-out pictures", f"{len(held_out)}", "", named, f"{PERCENTILE / 100:.3f}"
+    yield "held-out pictures", f"{len(held_out)}", "", named, *copies(held_out, data, bounds)
 
 
 def described(folder: Path) -> str:
@@ -79,14 +73,14 @@ def main() -> None:
     if missing := [folder for folder in args.samples if not (folder / SETTINGS).is_file()]:
         parser.error(f"expected folders of sample.py --num-samples with {SETTINGS}, got {missing[0]}")
     data, model = load_emoji(args.data_path), load_classifier(EMOJI_CLASSIFIER)
-    real, bound = gaussian(model, data.images), copy_bound(data)
-    for row in (HEADER, ["---"] * len(HEADER), *floors(model, data, real, args.emoji, bound)):
+    real, bounds = gaussian(model, data.images), copy_bounds(data, pictures_in(args.emoji / "reconstructions"))
+    for row in (HEADER, ["---"] * len(HEADER), *floors(model, data, real, args.emoji, bounds)):
         print("| " + " | ".join(row) + " |")
     for folder in args.samples:
         images, labels = read_samples(folder)
         distance = frechet_distance(gaussian(model, images), real)
-        figures = f"{distance:.2f} | {accuracy(model, images, labels):.3f} | {copies(images, data, bound)}"
-        print(f"| {described(folder)} | {len(images)} | {figures} |", flush=True)
+        figures = (f"{distance:.2f}", f"{accuracy(model, images, labels):.3f}", *copies(images, data, bounds))
+        print("| " + " | ".join((described(folder), f"{len(images)}", *figures)) + " |", flush=True)
 
 
 if __name__ == "__main__":
