@@ -35,7 +35,6 @@ TRIALS: dict[str, dict[str, Any]] = {
     "36-022": {**U3, "width": 36, "layers": (0, 2, 2)},
     "40-06": {"heads": (1, 2), "refinement": 0, "width": 40, "layers": (0, 6)},
     "32-024-window16": BEST | {"window": 16},
-    "32-024-window64": BEST | {"window": 64},
     "32-024-grid4": BEST | {"grid": 4},
     "32-024-grid16": BEST | {"grid": 16},
     "32-024-fcsa": BEST | {"attention": ("fcsa",)},
