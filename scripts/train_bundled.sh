@@ -25,13 +25,16 @@ emoji() {
   python scripts/bundle_emoji.py denoiser --checkpoint "$output/2" --replace
 }
 
-denoise-color() { # cut in two at step 1,157, and ended at 9,957
-  train 1 --task denoise-color --sigma 0-55 --model IPTV2-Lite --data-path $photographs \
-    --stages 0:64x16 6700:128x4 8800:192x2 --steps 10000 --lr 1e-3 --lr-final 1e-6 --warmup-steps 200 --ema 0.999 --validate-every 3000
-  export_last 1
+denoise-color() { # run 1 was cut in two at step 1,157, and ended at 9,957
+  color() { train "$1" --task denoise-color --sigma 0-55 --model IPTV2-Lite --data-path $photographs "${@:2}"; }
+  color 1 --stages 0:64x16 6700:128x4 8800:192x2 --steps 10000 --lr 1e-3 --lr-final 1e-6 --warmup-steps 200 --ema 0.999 \
+    --validate-every 3000
+  color 2 --init "$output/1" --stages 0:128x4 3600:192x2 --steps 4800 --lr 7e-4 --lr-final 1e-6 --warmup-steps 50 --ema 0.995 \
+    --validate-every 400 --optimizer muon --loss psnr --compile
+  export_last 2
 }
 
-denoise-gray() {
+denoise-gray() { # from the weights of color's run 1
   gray() { train "$1" --task denoise-gray --sigma 0-55 --model IPTV2-Lite --data-path $photographs "${@:2}"; }
   gray 1 --init denoise-color --stages 0:64x8 500:128x4 --steps 1000 --lr 5e-4 --warmup-steps 50 --ema 0.99 --validate-every 1000
   gray 2 --init "$output/1" --stages 0:64x8 1500:128x4 2600:192x2 --steps 3200 --lr 5e-4 --warmup-steps 50 --ema 0.999 \
@@ -49,7 +52,7 @@ derain() { # by the test part only, afresh: the denoisers have seen the train pa
   export_last 1
 }
 
-motion-deblur() { # shake had no tremor yet in runs 1 to 13
+motion-deblur() { # from the weights of color's run 1; shake had no tremor yet in runs 1 to 13
   shaken() { # run, motion and its pixels, weights to start from, stages, steps, first and last rate, average, further flags
     train "$1" --task motion-deblur --norm bias_free --degrade "$2,awgn:1-2,quantize" --data-path $photographs --init "$3" \
       --stages "$4" --steps "$5" --lr "$6" --lr-final "$7" --ema "$8" --warmup-steps 50 --validate-every 200 "${@:9}"
