@@ -42,7 +42,9 @@ denoise-gray() { # from the weights of color's run 1
   gray 3 --init "$output/2" --stages 0:128x4 300:192x2 --steps 700 --lr 3e-4 --warmup-steps 30 --ema 0.995 --validate-every 700
   gray 4 --init "$output/3" --stages 0:128x4 250:192x2 --steps 500 --lr 3e-4 --warmup-steps 30 --ema 0.995 --validate-every 500 \
     --loss psnr
-  export_last 4
+  gray 5 --init "$output/4" --stages 0:128x4 1200:192x2 --steps 1600 --lr 7e-4 --lr-final 1e-6 --warmup-steps 50 --ema 0.995 \
+    --validate-every 400 --optimizer muon --loss psnr --compile
+  export_last 5
 }
 
 derain() { # by the test part only, afresh: the denoisers have seen the train part, whose photographs are rained on in Rain100H
