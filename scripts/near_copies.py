@@ -18,7 +18,7 @@ from classify_emoji import BATCH, read_samples
 from PIL import Image
 
 from iptv2_diffusion.cli.image_sets import open_images
-from iptv2_diffusion.data.emoji import EmojiSet, load_emoji
+from iptv2_diffusion.data.emoji import load_emoji
 from iptv2_diffusion.pictures import grid
 
 SIDE = 32  # pixels
@@ -46,10 +46,14 @@ class Bounds(NamedTuple):
     copy: float
 
 
-def copy_bounds(data: EmojiSet, reconstructions: torch.Tensor) -> Bounds:
-    training = data.images[~data.held_out]
-    held_out, copied = (nearest(images, training)[0] for images in (data.images[data.held_out], reconstructions))
+def copy_bounds(held_out: torch.Tensor, copied: torch.Tensor) -> Bounds:
+    """From the distances, to the training pictures nearest to them, of held-out pictures and of reconstructions."""
     return Bounds(held_out.quantile(PERCENTILE / 100).item(), copied.quantile(COPIES_FOUND / 100).item())
+
+
+def shares(distances: torch.Tensor, bounds: Bounds) -> tuple[str, ...]:
+    """How many of the distances are below each bound, of one."""
+    return tuple(f"{(distances < bound).float().mean():.3f}" for bound in bounds)
 
 
 def pictures_in(folder: Path) -> torch.Tensor:
@@ -78,15 +82,15 @@ def main() -> None:
         raise SystemExit(f"{args.picture} exists")
     data, (samples, _) = load_emoji(args.data_path), read_samples(args.samples)
     training, held_out = data.images[~data.held_out], data.images[data.held_out]
-    made = pictures_in(args.emoji / "reconstructions")
-    bounds, others = (
-        copy_bounds(data, made),
-        {"held-out": nearest(held_out, training)[0], "copies": nearest(made, training)[0]},
-    )
     distances, indices = nearest(samples, training)
-    for name, found in {"samples": distances, **others}.items():
-        shares = ", ".join(f"{(found < bound).float().mean():.3f} below {bound:.2f}" for bound in bounds)
-        print(f"{len(found)} {name}: median {found.median():.2f} levels, {shares}")
+    others, _ = nearest(held_out, training)
+    copied, _ = nearest(pictures_in(args.emoji / "reconstructions"), training)
+    bounds = copy_bounds(others, copied)
+    for name, found in (("samples", distances), ("held-out", others), ("copies", copied)):
+        below = ", ".join(
+            f"{share} below {bound:.2f}" for share, bound in zip(shares(found, bounds), bounds, strict=True)
+        )
+        print(f"{len(found)} {name}: median {found.median():.2f} levels, {below}")
     draw(samples, training, distances, indices).save(args.picture)
 
 

@@ -12,12 +12,13 @@ say how many copies would be found if all samples were.
 import argparse
 import json
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 from classify_emoji import BATCH, accuracy, read_samples
-from near_copies import Bounds, copy_bounds, nearest, pictures_in
+from near_copies import copy_bounds, nearest, pictures_in, shares
 
 from iptv2_diffusion.cli.sample_folder import SETTINGS
 from iptv2_diffusion.cli.sources import EMOJI_CLASSIFIER
@@ -38,25 +39,27 @@ def gaussian(model: PictureClassifier, images: torch.Tensor) -> Gaussian:
     return moments.gaussian()
 
 
-def copies(images: torch.Tensor, data: EmojiSet, bounds: Bounds) -> tuple[str, ...]:
-    """Shares of the pictures that are nearer to a training picture than each of the bounds."""
-    distances, _ = nearest(images, data.images[~data.held_out])
-    return tuple(f"{(distances < bound).float().mean():.3f}" for bound in bounds)
-
-
-def floors(
-    model: PictureClassifier, data: EmojiSet, real: Gaussian, emoji: Path, bounds: Bounds
-) -> Iterable[Sequence[str]]:
+def rows(model: PictureClassifier, data: EmojiSet, emoji: Path, samples: Iterable[Path]) -> Iterable[Sequence[str]]:
+    """The floors, then the folders of samples."""
+    real, training = gaussian(model, data.images), data.images[~data.held_out]
     half, other = (pictures_in(emoji / name) for name in ("half-a", "half-b"))
     distance = frechet_distance(gaussian(model, half), gaussian(model, other))
     yield "one half, against the other", f"{len(half)}", f"{distance:.2f}", "", "", ""
-    for name in ("reconstructions", "drawn"):
-        made = pictures_in(emoji / name)
-        distance = frechet_distance(gaussian(model, made), real)
-        yield f"{name}/", f"{len(made)}", f"{distance:.2f}", "", *copies(made, data, bounds)
     held_out, labels = data.images[data.held_out], data.labels[data.held_out]
+    made = {name: pictures_in(emoji / name) for name in ("reconstructions", "drawn")}
+    others = nearest(held_out, training)[0]
+    copied = {name: nearest(images, training)[0] for name, images in made.items()}
+    bounds = copy_bounds(others, copied["reconstructions"])
+    for name, images in made.items():
+        distance = frechet_distance(gaussian(model, images), real)
+        yield f"{name}/", f"{len(images)}", f"{distance:.2f}", "", *shares(copied[name], bounds)
     named = f"{accuracy(model, held_out, labels):.3f}"
-    yield "held-out pictures", f"{len(held_out)}", "", named, *copies(held_out, data, bounds)
+    yield "held-out pictures", f"{len(held_out)}", "", named, *shares(others, bounds)
+    for folder in samples:
+        images, labels = read_samples(folder)
+        distance, named = frechet_distance(gaussian(model, images), real), f"{accuracy(model, images, labels):.3f}"
+        copies = shares(nearest(images, training)[0], bounds)
+        yield described(folder), f"{len(images)}", f"{distance:.2f}", named, *copies
 
 
 def described(folder: Path) -> str:
@@ -73,14 +76,8 @@ def main() -> None:
     if missing := [folder for folder in args.samples if not (folder / SETTINGS).is_file()]:
         parser.error(f"expected folders of sample.py --num-samples with {SETTINGS}, got {missing[0]}")
     data, model = load_emoji(args.data_path), load_classifier(EMOJI_CLASSIFIER)
-    real, bounds = gaussian(model, data.images), copy_bounds(data, pictures_in(args.emoji / "reconstructions"))
-    for row in (HEADER, ["---"] * len(HEADER), *floors(model, data, real, args.emoji, bounds)):
-        print("| " + " | ".join(row) + " |")
-    for folder in args.samples:
-        images, labels = read_samples(folder)
-        distance = frechet_distance(gaussian(model, images), real)
-        figures = (f"{distance:.2f}", f"{accuracy(model, images, labels):.3f}", *copies(images, data, bounds))
-        print("| " + " | ".join((described(folder), f"{len(images)}", *figures)) + " |", flush=True)
+    for row in chain((HEADER, ["---"] * len(HEADER)), rows(model, data, args.emoji, args.samples)):
+        print("| " + " | ".join(row) + " |", flush=True)
 
 
 if __name__ == "__main__":
