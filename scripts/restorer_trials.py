@@ -28,8 +28,6 @@ from iptv2_diffusion.restoration.restorer import IPTV2Restorer
 U3: dict[str, Any] = {"heads": (1, 2, 4), "refinement": 0}
 BEST: dict[str, Any] = {**U3, "width": 32, "layers": (0, 2, 4)}
 TRIALS: dict[str, dict[str, Any]] = {
-    "Ti": {},
-    "24-222": {**U3, "width": 24, "layers": (2, 2, 2)},
     "32-024": BEST,
     "32-033": {**U3, "width": 32, "layers": (0, 3, 3)},
     "36-022": {**U3, "width": 36, "layers": (0, 2, 2)},

@@ -2,10 +2,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dnd_miniature import write_dnd
 
 from iptv2_diffusion.data.dnd import DndPatches, write_bundle
 
-h5py = pytest.importorskip("h5py")
 scipy_io = pytest.importorskip("scipy.io")
 BOXES = np.array([[1, 1, 4, 6], [3, 2, 6, 7]], float)  # first row, first column, last row, last column; from 1
 
@@ -16,16 +16,7 @@ def picture(number: int) -> np.ndarray:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """As MATLAB writes version 7.3: axes reversed, a cell array as references."""
-    (tmp_path / "dnd_2017/images_srgb").mkdir(parents=True)
-    for number in (1, 2):
-        with h5py.File(tmp_path / f"dnd_2017/images_srgb/{number:04d}.mat", "w") as file:
-            file["InoisySRGB"] = picture(number).T
-    with h5py.File(tmp_path / "dnd_2017/info.mat", "w") as file:
-        for number in (1, 2):
-            file[f"#refs#/{number}"] = (BOXES + number - 1).T
-        cells = file.create_dataset("info/boundingboxes", (1, 2), h5py.ref_dtype)
-        cells[0] = [file[f"#refs#/{number}"].ref for number in (1, 2)]
+    write_dnd(tmp_path / "dnd_2017", [picture(1), picture(2)], [BOXES, BOXES + 1])
     return tmp_path
 
 

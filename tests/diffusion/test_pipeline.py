@@ -214,8 +214,7 @@ def test_output_types_agree() -> None:
     assert isinstance(outputs["pil"][0], Image.Image)
     pixels = np.stack([np.asarray(image) for image in outputs["pil"]])
     np.testing.assert_array_equal(pixels, (outputs["np"] * 255).round().astype(np.uint8))
-    as_tuple = latents_tuple(pipe)
-    assert torch.equal(as_tuple[0], z)
+    assert torch.equal(latents_tuple(pipe)[0], z)
 
 
 def latents_tuple(pipe: Any) -> tuple[Tensor]:

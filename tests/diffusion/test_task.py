@@ -18,8 +18,7 @@ from iptv2_diffusion.diffusion.objective import DiffusionObjective
 from iptv2_diffusion.diffusion.schedule import make_scheduler, paper_scheduler
 from iptv2_diffusion.diffusion.task import GenerationTask
 
-CLASSES = 5
-NULL = CLASSES
+CLASSES = NULL = 5
 SHAPE = (4, 8, 8)
 DRAWS = ("noise", "posterior_noise", "t", "label_draw")
 EXACT: dict[str, Any] = {"rtol": 0, "atol": 0}

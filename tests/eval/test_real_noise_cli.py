@@ -3,11 +3,11 @@
 import base64
 import csv
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from dnd_miniature import write_dnd
 from in_process import Call, printed_by
 from scipy.io import loadmat
 from skimage.metrics import peak_signal_noise_ratio
@@ -16,7 +16,6 @@ from eval import restoration
 from iptv2_diffusion.data.restoration_sets import open_set
 from iptv2_diffusion.data.sidd import BENCHMARK, BLOCKS, CLEAN, NOISY, write_blocks
 
-h5py = pytest.importorskip("h5py")
 BOX = 16  # pixels a side of the miniature's boxes
 
 
@@ -25,33 +24,17 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     return printed_by(restoration.main, ("eval.restoration",), monkeypatch, capsys)
 
 
-def dnd(root: Path) -> Callable[[int], np.ndarray]:
-    """50 pictures with 20 boxes each; gives a picture by its number."""
-
-    def picture(number: int) -> np.ndarray:
-        return np.random.default_rng(number).random((2 * BOX, 2 * BOX, 3), np.float32)
-
-    (root / "images_srgb").mkdir(parents=True)
-    corners = np.array([(1 + i % BOX, 1 + i // 2, BOX + i % BOX, BOX + i // 2) for i in range(20)])  # MATLAB's
-    with h5py.File(root / "info.mat", "w") as info:
-        cells = info.create_dataset("info/boundingboxes", (1, 50), h5py.ref_dtype)
-        for number in range(50):
-            info[f"#refs#/{number}"] = corners.T.astype(float)
-            cells[0, number] = info[f"#refs#/{number}"].ref
-            with h5py.File(root / f"images_srgb/{number + 1:04d}.mat", "w") as file:
-                file["InoisySRGB"] = picture(number).T
-    return picture
-
-
 def test_dnd_is_written_as_its_server_takes_it(tmp_path: Path, call: Call) -> None:
-    picture = dnd(tmp_path / "dnd")
+    pictures = [np.random.default_rng(number).random((2 * BOX, 2 * BOX, 3), np.float32) for number in range(50)]
+    boxes = np.array([(1 + i % BOX, 1 + i // 2, BOX + i % BOX, BOX + i // 2) for i in range(20)])
+    write_dnd(tmp_path / "dnd", pictures, [boxes] * 50)
     assert len(open_set("dnd", tmp_path / "dnd")) == 1000
     flags = ("--identity", "--data-path", tmp_path / "dnd", "--limit", 40, "--save-pictures", tmp_path / "out")
     call("--benchmark", "dnd", *flags)
     assert sorted(path.name for path in (tmp_path / "out/dnd").iterdir()) == ["0001.mat", "0002.mat"]
     written = loadmat(tmp_path / "out/dnd/0002.mat", squeeze_me=True)["Idenoised"]
     assert len(written) == 20
-    np.testing.assert_array_equal(written[7], picture(1)[7 : 7 + BOX, 3 : 3 + BOX])
+    np.testing.assert_array_equal(written[7], pictures[1][7 : 7 + BOX, 3 : 3 + BOX])
 
 
 @pytest.fixture(scope="module")
