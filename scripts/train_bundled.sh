@@ -34,7 +34,7 @@ denoise-color() { # run 1 was cut in two at step 1,157, and ended at 9,957
   export_last 2
 }
 
-denoise-gray() { # from the weights of color's run 1
+denoise-gray() { # from the weights of color's run 1; here from those that ship
   gray() { train "$1" --task denoise-gray --sigma 0-55 --model IPTV2-Lite --data-path $photographs "${@:2}"; }
   gray 1 --init denoise-color --stages 0:64x8 500:128x4 --steps 1000 --lr 5e-4 --warmup-steps 50 --ema 0.99 --validate-every 1000
   gray 2 --init "$output/1" --stages 0:64x8 1500:128x4 2600:192x2 --steps 3200 --lr 5e-4 --warmup-steps 50 --ema 0.999 \
@@ -54,7 +54,7 @@ derain() { # by the test part only, afresh: the denoisers have seen the train pa
   export_last 1
 }
 
-motion-deblur() { # from the weights of color's run 1; shake had no tremor yet in runs 1 to 13
+motion-deblur() { # from the weights of color's run 1, here from those that ship; shake had no tremor yet in runs 1 to 13
   shaken() { # run, motion and its pixels, weights to start from, stages, steps, first and last rate, average, further flags
     train "$1" --task motion-deblur --norm bias_free --degrade "$2,awgn:1-2,quantize" --data-path $photographs --init "$3" \
       --stages "$4" --steps "$5" --lr "$6" --lr-final "$7" --ema "$8" --warmup-steps 50 --validate-every 200 "${@:9}"

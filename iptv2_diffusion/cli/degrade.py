@@ -1,7 +1,9 @@
 """`iptv2-data degrade`: clean photographs -> pairs of degraded and clean pictures, to score restorers on."""
 
+import hashlib
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -40,24 +42,42 @@ def write_pairs(config: DegradeConfig) -> None:
     degrade = parse_degradations(config.degrade)
     pictures, names, origins = clean_pictures(config.data_path)
     chosen = range(len(names)) if config.hold_out is None else split_scenes(origins, config.hold_out)[1]
-    _begin(config, names)
+    targets = _targets([names[index] for index in chosen])
+    _begin(config, names, {names[index]: _content(pictures.files[index]) for index in chosen})
     source = CleanPatches(pictures, degrade)
-    for index in tqdm(chosen, unit=" pictures"):  # what is missing of a run that was stopped
-        files = {kind: config.output / kind / f"{names[index].replace('/', '-')}.png" for kind in (INPUT, TARGET)}
-        if all(file.exists() for file in files.values()):
+    for index, target in zip(tqdm(chosen, unit=" pictures"), targets, strict=True):
+        files = {kind: config.output / kind / target for kind in (INPUT, TARGET)}
+        if all(file.exists() for file in files.values()):  # of a run that was stopped
             continue
-        pair = source.patch(index, None, derived_generator(config.seed, PAIRS, index), centred=True)
+        try:
+            pair = source.patch(index, None, derived_generator(config.seed, PAIRS, index), centred=True)
+        except ValueError as error:
+            raise ValueError(f"{pictures.files[index]}: {error}") from error
         for file, image in zip(files.values(), (pair["degraded"], pair["clean"]), strict=True):
             file.parent.mkdir(parents=True, exist_ok=True)
             write_photo(file, Photo(to_uint8(image)), overwrite=True)
     say(f"{len(chosen)} pairs, {degrade}, are in {config.output}")
 
 
-def _begin(config: DegradeConfig, names: Sequence[str]) -> None:
+def _targets(names: Sequence[str]) -> list[str]:
+    """File names. ValueError where two would be one."""
+    targets = [f"{name.replace('/', '-')}.png" for name in names]
+    if twice := [target for target, count in Counter(targets).items() if count > 1]:
+        raise ValueError(
+            f"{len(twice)} pairs would have the name of another, the first {twice[0]}: rename a photograph"
+        )
+    return targets
+
+
+def _content(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+
+
+def _begin(config: DegradeConfig, names: Sequence[str], content: Mapping[str, str]) -> None:
     """Records what the pairs are; FileExistsError where there are others, or anything else."""
     from iptv2_diffusion.cli.records import write_record
 
-    settings = json.loads(json.dumps(asdict(config) | {"pictures": list(names)}, default=str))
+    settings = json.loads(json.dumps(asdict(config) | {"pictures": list(names), "content": content}, default=str))
     del settings["output"], settings["data_path"]
     record = config.output / RECORD
     if record.is_file():

@@ -16,6 +16,7 @@ from iptv2_diffusion.cli.common import allow_tf32, run, say
 from iptv2_diffusion.cli.generation_record import check_drawn, describe_samples, read_settings, table_6
 from iptv2_diffusion.config import add_flags, arg, from_flags
 from iptv2_diffusion.diffusion.protocols import PROTOCOLS, find_protocol
+from iptv2_diffusion.files import check_place
 
 if TYPE_CHECKING:
     from iptv2_diffusion.cli.image_sets import ImageSet
@@ -112,8 +113,10 @@ def _score(config: GenerationConfig) -> None:
 
 
 def _check_place(config: GenerationConfig) -> None:
-    """OSError where the record could not be written beside the samples."""
-    if config.output is None and not os.access(_folder(config), os.W_OK):
+    """OSError where the record could not be written."""
+    if config.output is not None:
+        check_place(config.output)
+    elif not os.access(_folder(config), os.W_OK):
         raise PermissionError(f"the record cannot be written to {_folder(config)}: pass --output")
 
 
@@ -199,11 +202,11 @@ def _report(
     record |= make_record(found, description, reference.description, extractor)
     name = record_name(extractor, config.protocol, images.count)
     output = config.output or free_name(_folder(config) / name)
-    write_record(output, record)
     width = max(map(len, record["figures"]))
     say("\n".join(f"{name.ljust(width)}  {value:.4f}" for name, value in record["figures"].items()))
     if config.paper_table6:
         say(table_6(found, images.count, settings, config.protocol))
+    write_record(output, record)
     say(f"The record is {output}")
 
 

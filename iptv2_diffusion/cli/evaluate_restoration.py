@@ -13,8 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from iptv2_diffusion.cli.common import run, say
+from iptv2_diffusion.cli.common import allow_tf32, run, say
 from iptv2_diffusion.config import add_flags, arg, from_flags
+from iptv2_diffusion.files import check_place
 from iptv2_diffusion.restoration.protocols import Benchmark, select
 from iptv2_diffusion.restoration.tasks import TASKS, serves
 
@@ -62,6 +63,8 @@ class EvaluateConfig:
     def _check_outputs(self) -> None:
         if self.output is not None and self.output.exists():
             raise FileExistsError(f"{self.output} exists already")
+        if self.output is not None:
+            check_place(self.output)
         served = [benchmark.name for benchmark in self.benchmarks if not benchmark.protocol.scores]
         if served and self.save_pictures is None:
             raise ValueError(f"{', '.join(served)}: only a server can score it; --save-pictures writes what it takes")
@@ -91,6 +94,7 @@ def _evaluate() -> None:
 
 def command(flags: argparse.Namespace) -> None:
     config = from_flags(EvaluateConfig, flags)
+    allow_tf32(False)  # figures are compared
 
     from iptv2_diffusion.cli.records import write_record
     from iptv2_diffusion.cli.scoreboard import scoreboard

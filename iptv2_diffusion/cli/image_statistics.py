@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +56,10 @@ def measure(
         return _load(file)
     found = _extract(images, extractor, set(spaced(images.count, keep)), batch_size)
     if file is not None and PartialState().is_main_process:
-        _save(found, file)
+        try:
+            _save(found, file)
+        except OSError as error:  # the cache spares time, no more
+            warnings.warn(f"the statistics are not kept: {error}", stacklevel=2)
     PartialState().wait_for_everyone()
     return found
 

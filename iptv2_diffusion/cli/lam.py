@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from iptv2_diffusion.cli.common import run, say
+from iptv2_diffusion.cli.common import allow_tf32, run, say
 from iptv2_diffusion.config import add_flags, arg, from_flags
 
 
@@ -50,6 +50,7 @@ def _draw() -> None:
     from iptv2_diffusion.files import written_whole
     from iptv2_diffusion.restoration.attribution import local_attribution, picture, pixels_holding
 
+    allow_tf32(False)  # figures are compared
     device = choose_device(config.device)
     with written_whole(config.output) as unfinished:
         models = {ckpt: load_restorer(ckpt).fuse().to(device) for ckpt in config.ckpt}

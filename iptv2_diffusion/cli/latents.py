@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 from tqdm import tqdm
 
-from iptv2_diffusion.cli.common import say
+from iptv2_diffusion.cli.common import allow_tf32, say
 from iptv2_diffusion.cli.processes import processes
 from iptv2_diffusion.cli.sources import recorded_vae, vae_source
 from iptv2_diffusion.data.hf_pictures import HFPictures, hf_files
@@ -34,13 +34,14 @@ from iptv2_diffusion.data.latent_format import (
 from iptv2_diffusion.data.tar_pictures import TarPictures, tar_files
 from iptv2_diffusion.diffusion.latents import LatentCodec, center_crop
 from iptv2_diffusion.diffusion.vae_hash import encoder_sha256
-from iptv2_diffusion.engine.stream import ErrorsAsValues, checked, collate
+from iptv2_diffusion.engine.stream import ErrorsAsValues, checked, collate, worker_context
 
 CROP = "adm-center"  # `center_crop`
 
 
 def encode_latents(config: Any) -> None:
     """Writes what the `LatentsConfig` asks for; what is there already is kept."""
+    allow_tf32(False)  # latents are kept in more digits
     with processes(None) as state:
         pictures = open_pictures(config)
         codec = LatentCodec.from_pretrained(vae_source(config.vae), device=state.device or "cpu")
@@ -88,6 +89,8 @@ def find_layout(root: Path) -> str:
 def make_header(config: Any, pictures: LabelledPictures, codec: LatentCodec) -> LatentHeader:
     if config.image_size % codec.factor:
         raise ValueError(f"expected --image-size in multiples of {codec.factor}, got {config.image_size}")
+    if config.hold_out is not None and config.hold_out > len(pictures):
+        raise ValueError(f"expected --hold-out of at most the {len(pictures)} pictures, got {config.hold_out}")
     side = config.image_size // codec.factor
     return LatentHeader(
         vae=recorded_vae(config.vae),
@@ -153,6 +156,7 @@ def _loader(config: Any, pictures: LabelledPictures, header: LatentHeader, shard
         ErrorsAsValues(partial(_crop, pictures, header.image_size)),
         batch_sampler=cast(Sampler[list[int]], batches),
         num_workers=config.workers,
+        multiprocessing_context=worker_context(config.workers),
         collate_fn=collate,
         worker_init_fn=_leave_interrupts_to_the_parent,
     )

@@ -69,7 +69,7 @@ def load_denoiser(ckpt: str) -> Any:
 
 
 def load_pipeline(ckpt: str | None, vae: str | None = None, ema: str | None = None) -> IPTV2Pipeline:
-    """In fp32, on the CPU, fused. `vae` (hub id or folder) replaces the one that the checkpoint names.
+    """In fp32, on the CPU, in the form that was saved. `vae` (hub id or folder) replaces the one that the checkpoint names.
 
     `ema` names one of the averages in a training checkpoint; None: the first of them.
 
@@ -87,7 +87,7 @@ def load_pipeline(ckpt: str | None, vae: str | None = None, ema: str | None = No
         pipeline = _saved(ckpt, vae)
     else:
         raise FileNotFoundError(f"expected a training run, a checkpoint, a saved pipeline or a hub id, got {source}")
-    return pipeline.fuse()
+    return pipeline
 
 
 def _checkpoint(folder: Path) -> Path:

@@ -21,7 +21,8 @@ from typing import Any, Literal, NamedTuple
 
 from iptv2_diffusion.cli.common import run, say
 from iptv2_diffusion.config import add_flags, arg, from_flags
-from iptv2_diffusion.restoration.bundled import bundled_tasks
+from iptv2_diffusion.files import check_place
+from iptv2_diffusion.restoration.bundled import bundled_tasks, bundled_weights
 from iptv2_diffusion.restoration.tasks import GROUPS, TASKS, serves
 
 WRITTEN_AS = {"png": ".png", "jpeg": ".jpg", "webp": ".webp", "tiff": ".tif"}
@@ -103,6 +104,8 @@ def _restore() -> None:
     models = _models(config)
     jobs = _jobs(config, _with_views(found, config.input_right, max(models)))
     todo = [job for job in jobs if config.overwrite or not job.target.exists()]
+    for folder in dict.fromkeys(job.target.parent for job in todo):
+        check_place(folder / "new")
     failures = _restore_all(config, models, todo)
     skipped = f", {len(jobs) - len(todo)} skipped" if config.skip_existing else ""
     say(f"{len(todo) - len(failures)} restored in {config.output}{skipped}")
@@ -112,7 +115,8 @@ def _restore() -> None:
 
 def _models(config: RestoreConfig) -> dict[int, Any]:
     """By the channels that they take: one, or those of this package for the task or the group of tasks."""
-    sources = bundled_tasks(config.task) if config.ckpt is None else [config.ckpt]
+    # Not by the names of tasks, which may be those of files and folders here.
+    sources = [str(bundled_weights(t)) for t in bundled_tasks(config.task)] if config.ckpt is None else [config.ckpt]
     models = [_model(config, source) for source in sources]
     return {model.config["in_channels"]: model for model in models}
 

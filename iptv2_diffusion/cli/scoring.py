@@ -53,7 +53,11 @@ def evaluate(
         _add_content(digest, sample, benchmark)
         if writer is not None:
             writer.save(sample, restored)
-        images.append({"name": sample.name, **score(restored, sample.clean, benchmark.protocol, lpips=lpips)})
+        try:
+            scores = score(restored, sample.clean, benchmark.protocol, lpips=lpips)
+        except ValueError as error:
+            raise ValueError(f"{sample.name}: {error}") from error
+        images.append({"name": sample.name, **scores})
     if writer is not None:
         writer.close()
     return {

@@ -5,6 +5,7 @@ orientation is applied. `read_pixels` gives what a network reads, `read_photo` a
 restoration beside the pixels: transparency, EXIF, ICC profile. Of several frames or pages the first counts.
 """
 
+import math
 import struct
 import warnings
 from collections.abc import Iterator
@@ -26,6 +27,8 @@ EXIF_IFD, GPS_IFD = 0x8769, 0x8825
 # What a TIFF says about the photograph: description, make, model, software, date, artist, copyright. The rest of its
 # tags describe how the file is laid out.
 DESCRIPTIVE_TAGS = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298)
+MOST_PIXELS = {"JPEG": 65_500, "WEBP": 16_383}  # a side
+MOST_EXIF = 65_533  # bytes in JPEG's one segment for them
 LUMA = np.array([19595, 38470, 7471], np.uint32)  # ITU-R 601 in 1/65536, the integers that Pillow's "L" uses
 FORMATS = {
     ".png": "PNG",
@@ -119,6 +122,14 @@ def check_writable(path: Path, photo: Photo) -> None:
         raise ValueError(f"{path}: expected alpha {pixels.shape[:2]} {pixels.dtype}, got {alpha.shape} {alpha.dtype}")
     if pixels.dtype == np.uint16 and kind in ("JPEG", "WEBP"):
         raise ValueError(f"{path}: {kind} holds 8 bits per channel, these pixels have 16; PNG and TIFF hold both")
+    if max(pixels.shape[:2]) > MOST_PIXELS.get(kind, math.inf):
+        raise ValueError(
+            f"{path}: {kind} holds {MOST_PIXELS[kind]} pixels a side, got {pixels.shape[:2]}; PNG, TIFF more"
+        )
+    if kind == "JPEG" and len(photo.exif or b"") > MOST_EXIF:
+        raise ValueError(
+            f"{path}: JPEG holds {MOST_EXIF} bytes of EXIF, got {len(photo.exif or b'')}; PNG and TIFF more"
+        )
     if alpha is not None and kind == "JPEG":
         raise ValueError(f"{path}: JPEG holds no transparency; PNG, TIFF and WEBP do")
 

@@ -17,7 +17,7 @@ class _Rows:
 
     def find(self, _: nn.Module, inputs: tuple[Tensor, Tensor, Tensor]) -> None:
         timestep, labels = inputs[1:]
-        pairs = torch.stack([timestep.to(torch.float64).expand(len(labels)), labels.to(torch.float64)])
+        pairs = torch.stack([timestep.float().expand(len(labels)), labels.float()])  # exact below 2^24
         found, self._pair = torch.unique(pairs, dim=1, return_inverse=True)
         self._row = self._pair.new_empty(found.shape[1]).scatter_(0, self._pair, torch.arange(len(labels)).to(labels))
 

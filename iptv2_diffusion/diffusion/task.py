@@ -100,7 +100,7 @@ class GenerationTask:
         Also by bins of the timestep, of those that any example has. Timesteps are uniform, and no error is weighted,
         whatever training does.
         """
-        if self.held_out is None:
+        if not self.held_out:  # none, or none of so few pictures
             return {}
         count = len(self.held_out) * HELD_OUT_TIMESTEPS
         errors, timesteps = [], []

@@ -4,6 +4,7 @@ A step consumes the next `batch_size` positions, which every stage of the plan s
 share and walks through it in micro-batches, so the samples of a step depend on nothing but its number.
 """
 
+import multiprocessing
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -78,6 +79,11 @@ def checked(batch: T | Exception) -> T:
     return batch
 
 
+def worker_context(workers: int) -> str | None:
+    """How data workers start: forked, where that is possible. Anything else would send them the model with the task."""
+    return "fork" if workers and "fork" in multiprocessing.get_all_start_methods() else None
+
+
 def make_loader(
     task: Task, config: TrainConfig, rank: int, processes: int, start: int, pin_memory: bool
 ) -> DataLoader[dict[str, Tensor] | Exception]:
@@ -86,6 +92,7 @@ def make_loader(
         ErrorsAsValues(task.sample),
         batch_sampler=cast(Sampler[list[int]], micro_batches(config, rank, processes, start)),
         num_workers=config.workers,
+        multiprocessing_context=worker_context(config.workers),
         collate_fn=collate,
         worker_init_fn=_leave_signals_to_the_parent,
         pin_memory=pin_memory,

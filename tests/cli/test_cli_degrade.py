@@ -75,3 +75,18 @@ def test_only_what_training_leaves_out(command: Callable[..., None], photographs
     clean = [torch.from_numpy(image).permute(2, 0, 1).float() / 255 for image in pixels(output / "target").values()]
     assert len(clean) == len(expected) == 2
     assert all(torch.equal(a, b) for a, b in zip(clean, expected, strict=True))
+
+
+def test_photographs_that_changed_share_a_name_or_are_too_small_are_refused(command, refused, photographs, tmp_path):
+    flags = ("degrade", "--data-path", *photographs, "--degrade", DEGRADE, "--output", tmp_path / "pairs")
+    command("data", *flags)
+    changed = photographs[0] / "a1.png"
+    write_photo(changed, Photo(read_photo(changed).pixels[::-1].copy()), overwrite=True)
+    assert "other pictures or settings" in refused("data", *flags)
+    (photographs[0] / "x").mkdir()
+    for name in ("x/y.png", "x-y.png"):
+        write_photo(photographs[0] / name, Photo(np.full((4, 40, 3), 9, np.uint8)))
+    flags = (*flags[:-1], tmp_path / "more")
+    assert "1 pairs would have the name of another, the first 0-x-y.png" in refused("data", *flags)
+    (photographs[0] / "x/y.png").unlink()
+    assert "x-y.png: expected a float32 image (C, H, W) of 5 pixels at least" in refused("data", *flags)

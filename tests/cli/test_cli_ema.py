@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from sample_flags import flags_of
 
 from iptv2_diffusion import IPTV2Transformer2DModel
+from iptv2_diffusion.cli.drawing import digest, load_models
 from iptv2_diffusion.cli.load import load_pipeline
+from iptv2_diffusion.cli.sample_config import read_config
 from iptv2_diffusion.diffusion.schedule import paper_scheduler
 from iptv2_diffusion.engine.decay import gamma
 from iptv2_diffusion.engine.posthoc import Profile, solve
@@ -80,3 +83,12 @@ def test_bad_requests_end_in_one_line(run, refused: Callable[..., str], tmp_path
     (run / "checkpoint-00000010" / "ema" / "power-0.1" / "diffusion_pytorch_model.safetensors").write_bytes(b"\0")
     assert "is damaged" in refused("ema", "--ckpt", run, "--sigma-rel", 0.1, "--output", tmp_path / "new")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+
+
+def test_weights_are_known_by_what_was_saved(run: Path) -> None:
+    """The products of fusing are rounded otherwise on another processor."""
+    models = load_models(read_config(flags_of("--ckpt", run, "--guide-ema", "power-0.05")), torch.device("cpu"))
+    assert models.digests["weights"] == digest(load_pipeline(str(run)).transformer)
+    assert models.digests["guide_weights"] == digest(load_pipeline(str(run), ema="power-0.05").transformer)
+    assert models.pipeline.transformer.config.fused
+    assert models.guide.config.fused

@@ -146,6 +146,7 @@ def test_refuses_bad_requests_in_one_line(
     assert contents(output) == before
     assert "multiples of 8" in refusal(image_size=36)
     assert "--hold-out of at least 2, got 1" in refusal(hold_out=1)
+    assert "--hold-out of at most the 12 pictures, got 13" in refusal(hold_out=13)
     assert "--batch-size of at least 1" in refusal(batch_size=0)
     assert "--classes names the classes of tar files" in refusal(classes=small_vae / "config.json")
     assert "No such file or directory: 'absent.txt'" in refusal(classes="absent.txt")

@@ -86,3 +86,13 @@ def test_groups_serve_their_members() -> None:
     assert bundled.bundled_weights("../weights/derain") is None
     assert [serves(trained, "denoise") for trained in ("denoise-gray", "denoise-real", "derain")] == [True, True, False]
     assert not serves("denoise-real", "denoise-color")
+
+
+def test_folders_here_are_not_mistaken_for_weights(command, pictures, tmp_path: Path, monkeypatch) -> None:
+    """Results of a task are often written to a folder of its name."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("one.png", "two.png"):
+        (pictures / "colour.png").rename(pictures / name)
+        command("restore", pictures / name, "--task", "derain", "--output", "derain")
+        (pictures / name).rename(pictures / "colour.png")
+    np.testing.assert_array_equal(read(tmp_path / "derain/one.png"), read(tmp_path / "derain/two.png"))

@@ -88,6 +88,16 @@ def test_what_the_format_cannot_hold_is_refused_before_the_work(command: Call, c
         command("restore", tmp_path / "b", *flags)
 
 
+def test_places_that_take_no_results_are_refused_before_the_work(refused, ckpt, tmp_path: Path, monkeypatch) -> None:
+    save_all(tmp_path / "b", "x.png")
+    (tmp_path / "file").touch()
+    flags = ("--ckpt", ckpt("paired"), "--output")
+    assert "file is no folder" in refused("restore", tmp_path / "b", *flags, tmp_path / "file" / "out")
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # which holds for root, too
+    assert f"{tmp_path} takes no new files" in refused("restore", tmp_path / "b", *flags, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_weights_of_pairs_serve_every_task(command: Call, refused, ckpt, tmp_path: Path) -> None:
     save_all(tmp_path / "b", "x.png")
     command("restore", tmp_path / "b", "--output", tmp_path / "out", "--ckpt", ckpt("paired"), "--task", "derain")

@@ -152,11 +152,12 @@ def test_settings_keep_what_differed_from_run_to_run(whole: Path, tmp_path: Path
     begun = json.loads(file.read_text())
     (first,) = begun.pop("sessions")
     del begun["tf32"]
-    file.write_text(json.dumps(begun | {"vae": "elsewhere/vae"}))
+    named = {"vae": "elsewhere/vae", "checkpoint": "renamed"}
+    file.write_text(json.dumps(begun | named))
     (tmp_path / "set" / "images" / "000" / "000006.png").unlink()
     command("sample", *SET, "--batch-size", 1, "--output", tmp_path / "set")
     settings = json.loads(file.read_text())
-    assert settings["sessions"] == [first | {"vae": "elsewhere/vae"}, first | {"batch_size": 1}]
+    assert settings["sessions"] == [first | named, first | {"batch_size": 1}]
     assert (settings["vae"], settings["batch_size"], settings["tf32"]) == ("bundled", 1, False)
 
 

@@ -152,6 +152,12 @@ def test_images_that_are_not_finite_are_refused(clean: np.ndarray) -> None:
         evaluate(BENCHMARKS["cbsd68-25"], Held(("a",), (clean,)), lambda image: image * np.nan, INPUT)
 
 
+def test_a_picture_that_cannot_be_scored_is_named(clean: np.ndarray) -> None:
+    deep = clean.astype(np.uint16)
+    with pytest.raises(ValueError, match=r"^b: expected"):
+        evaluate(BENCHMARKS["gopro"], Held(("a", "b"), ((clean, clean), (clean, deep))), identity, INPUT)
+
+
 def test_indoor_and_outdoor_scenes_combine(clean: np.ndarray) -> None:
     strengths = np.random.default_rng(1).integers(1, 60, 76)
     crop = clean[:16, :16]

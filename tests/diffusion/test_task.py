@@ -35,8 +35,7 @@ class Recorder(GaussianDenoiser):
         calls.append((hidden_states.detach(), timestep, class_labels))
         return super().forward(hidden_states, timestep, class_labels, return_dict)
 
-    def seen(self) -> tuple[Tensor, Tensor, Tensor]:
-        """All rows of all forwards since the last call of this."""
+    def seen(self) -> tuple[Tensor, Tensor, Tensor]:  # all rows of all forwards since the last call
         calls, self.__dict__["calls"] = self.__dict__.get("calls", []), []
         x, t, labels = (torch.cat(parts) for parts in zip(*calls, strict=True))
         return x, t, labels
@@ -244,9 +243,10 @@ def test_validation_is_the_mean_error_on_fixed_noise() -> None:
 
 
 def test_without_held_out_examples_nothing_is_measured() -> None:
-    task = make_task()
-    assert task.validate(task.model) == {}
-    assert task.model.rows == []
+    for held_out in (None, Rows(0)):
+        task = make_task(held_out=held_out)
+        assert task.validate(task.model) == {}
+        assert task.model.rows == []
 
 
 def test_preview_shows_guided_samples_of_classes_spread_over_all() -> None:

@@ -1,5 +1,7 @@
 """Which positions of the stream each step, process and micro-batch gets."""
 
+import multiprocessing
+
 import pytest
 from toy import ToyTask, toy_config
 
@@ -30,3 +32,16 @@ def test_the_loader_keeps_the_order(tmp_path, workers):
     loader = make_loader(ToyTask(), config, rank=0, processes=1, start=1, pin_memory=False)
     positions = [batch["position"].tolist() for batch in loader]
     assert positions == [[4, 5], [6, 7], [8, 9], [10, 11]]
+
+
+def test_workers_need_no_pickling(tmp_path):
+    """Newer versions of Python, and other systems, would send the workers a copy of everything."""
+    task = ToyTask()
+    task.unpicklable = lambda: None
+    former = multiprocessing.get_start_method()
+    multiprocessing.set_start_method("spawn", force=True)
+    try:
+        loader = make_loader(task, toy_config(tmp_path, workers=1), rank=0, processes=1, start=5, pin_memory=False)
+        assert [batch["position"].tolist() for batch in loader] == [list(range(40, 48))]
+    finally:
+        multiprocessing.set_start_method(former, force=True)

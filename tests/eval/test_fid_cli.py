@@ -62,7 +62,17 @@ def test_a_folder_that_takes_no_record_is_refused_at_once(
     assert "the record cannot be written to samples: pass --output" in fid_refused(
         "--samples", "samples", "--reference", "real", "--features", "toy"
     )
+    assert "takes no new files" in fid_refused(
+        "--samples", "samples", "--reference", "real", "--features", "toy", "--output", "new/out.json"
+    )
     assert not (sets / "cache").exists()
+
+
+def test_what_cannot_be_kept_costs_no_figures(sets: Path, fid_of: Call) -> None:
+    (sets / "cache").write_text("no folder")
+    with pytest.warns(UserWarning, match="the statistics are not kept"):
+        fid_of("--samples", "samples", "--reference", "real", "--features", "toy", "--output", "out.json")
+    assert "frechet_distance[toy]@24" in record("out.json")["figures"]
 
 
 def test_images_of_different_sizes_are_named(sets: Path, fid_of: Call, fid_refused: Call) -> None:

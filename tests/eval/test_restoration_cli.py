@@ -271,3 +271,9 @@ def test_a_model_of_another_task_is_refused(folder: Path, call: Call, refused: C
         return
     call(*flags)
     assert records("results.json")[0]["model"]["task"] == task
+
+
+def test_a_place_that_takes_no_record_is_refused_before_the_work(folder: Path, refused: Call) -> None:
+    (folder / "file").touch()
+    flags = ("--benchmark", "cbsd68-25", "--pairs", "target", "--identity")
+    assert "file is no folder" in refused(*flags, "--output", "file/scores.json")

@@ -206,7 +206,8 @@ def test_wrong_names_and_models_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("folder", [False, True], ids=["file", "folder"])
 def test_what_fails_leaves_nothing_behind(tmp_path: Path, folder: bool) -> None:
-    path = tmp_path / "deeper" / "model"
+    path, others = tmp_path / "deeper" / "model", tmp_path / "deeper" / ".model"
+    others.mkdir(parents=True)
 
     def write(fails: bool) -> None:
         with written_whole(path) as unfinished:
@@ -219,6 +220,6 @@ def test_what_fails_leaves_nothing_behind(tmp_path: Path, folder: bool) -> None:
 
     with pytest.raises(RuntimeError, match="disk full"):
         write(fails=True)
-    assert list(path.parent.iterdir()) == []
+    assert list(path.parent.iterdir()) == [others]
     write(fails=False)
-    assert [entry.name for entry in path.parent.iterdir()] == ["model"]
+    assert sorted(path.parent.iterdir()) == [others, path]
