@@ -54,7 +54,8 @@ derain() { # by the test part only, afresh: the denoisers have seen the train pa
   export_last 1
 }
 
-motion-deblur() { # from the weights of color's run 1, here from those that ship; shake had no tremor yet in runs 1 to 13
+motion-deblur() { # from the weights of color's run 1, here from those that ship; shake had no tremor yet in
+  # runs 1 to 13, and did not linger before run 20
   shaken() { # run, motion and its pixels, weights to start from, stages, steps, first and last rate, average, further flags
     train "$1" --task motion-deblur --norm bias_free --degrade "$2,awgn:1-2,quantize" --data-path $photographs --init "$3" \
       --stages "$4" --steps "$5" --lr "$6" --lr-final "$7" --ema "$8" --warmup-steps 50 --validate-every 200 "${@:9}"
@@ -82,7 +83,8 @@ motion-deblur() { # from the weights of color's run 1, here from those that ship
   shaken 17 motion:5-29 "$output/16" 0:192x6 2000 1e-3 4e-4 0.995 $squares # ended at step 763
   shaken 18 motion:5-29 "$output/17" 0:192x6 1800 7e-4 1e-6 0.995 $squares --loss psnr
   shaken 19 motion:5-29 "$output/18" 0:192x6 9000 7e-4 1e-6 0.995 $squares --loss psnr
-  export_last 19
+  shaken 20 motion:5-29 "$output/19" 0:192x6 19200 7e-4 1e-6 0.995 $squares --loss psnr --validate-every 600
+  export_last 20
 }
 
 export_last() { # run

@@ -17,6 +17,8 @@ MOST_STROKES = 4  # stretches of smooth movement between jerks of the hand
 WANDER = 3.0  # by how much velocity changes during a stroke, relative to what it is at first
 OSCILLATIONS = 12  # of tremor: up to six periods in an exposure
 TREMOR_FALLS = (1.0, 2.5)  # amplitude falls as frequency to a power drawn from these
+LINGERS = 4  # oscillations of speed along a path: up to two periods in an exposure
+UNEVEN = 1.5  # up to this standard deviation of the speed's logarithm
 _FREQUENCIES = torch.arange(1.0, OSCILLATIONS + 1, dtype=torch.float64)  # in half periods of an exposure
 
 
@@ -45,8 +47,10 @@ def camera_shake(size: float, generator: torch.Generator) -> torch.Tensor:
     Strokes of inertial random walks follow each other, each with a velocity of its own at its start (the two
     ingredients of Boracchi and Foi, "Modeling the performance of image restoration from motion blur", 2012). Tremor,
     oscillations that are the weaker the faster they are, is added: measured paths turn and cross themselves more often.
+    The hand lingers in some parts of its path and hurries through others, which leave a faint trace only.
     """
-    return _along(_trajectory(generator), size)
+    path = _trajectory(generator)
+    return _along(path, size, _lasting(len(path), generator))
 
 
 def linear_motion(size: float, generator: torch.Generator) -> torch.Tensor:
@@ -66,12 +70,15 @@ def shake_reach(size: float) -> int:
     return math.ceil((size - 1) / 2)
 
 
-def _along(path: torch.Tensor, size: float) -> torch.Tensor:
-    """Kernel of a path (n, 2), centred, of which every point takes as long, enlarged to fill a square of `size` pixels."""
+def _along(path: torch.Tensor, size: float, lasting: torch.Tensor | None = None) -> torch.Tensor:
+    """Kernel of a path (n, 2), enlarged to fill a square of `size` pixels; its points last as (n,) says, or all alike."""
+    if lasting is None:
+        lasting = path.new_ones(len(path))
+    path = path - lasting @ path / lasting.sum()
     path = path * ((size - 1) / 2 / path.abs().max())
     pixels = torch.arange(-shake_reach(size), shake_reach(size) + 1.0, dtype=path.dtype)
     rows, columns = (1 - (path.T[..., None] - pixels).abs()).clamp(min=0)  # bilinear weights, (n, k) each
-    kernel = rows.T @ columns
+    kernel = rows.T @ (lasting[:, None] * columns)
     return (kernel / kernel.sum()).float()
 
 
@@ -101,6 +108,14 @@ def _tremor(steps: int, generator: torch.Generator) -> torch.Tensor:
     amplitudes = amplitudes * _FREQUENCIES[:, None] ** -falls
     cosines, sines = _oscillations(steps)
     return cosines @ amplitudes[0] + sines @ amplitudes[1]
+
+
+def _lasting(steps: int, generator: torch.Generator) -> torch.Tensor:
+    """(steps,): how long each point of a path lasts, on a scale of its own."""
+    cosines, sines = (oscillations[:, :LINGERS] for oscillations in _oscillations(steps))
+    amplitudes = torch.randn((2, LINGERS), generator=generator, dtype=torch.float64) / LINGERS**0.5
+    uneven = UNEVEN * torch.rand((), generator=generator, dtype=torch.float64)
+    return (uneven * (cosines @ amplitudes[0] + sines @ amplitudes[1])).exp()
 
 
 @cache

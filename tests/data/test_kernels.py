@@ -84,6 +84,17 @@ def test_bent_motion_is_straighter_than_shake() -> None:
     assert bent < 0.6 * shaken
 
 
+def test_shake_lingers() -> None:
+    """Of pixels of equal weight the mean would be 1; with every point of the paths lasting as long, shake has 2.4."""
+
+    def unevenness(motion: Callable[..., torch.Tensor]) -> float:
+        kernels = [motion(31, torch.Generator().manual_seed(seed)) for seed in range(40)]
+        return sum(float(kernel.square().sum() * kernel.count_nonzero()) for kernel in kernels) / len(kernels)
+
+    assert unevenness(linear_motion) < 1.8
+    assert unevenness(camera_shake) > 3.3
+
+
 def test_directions_of_linear_motion_are_all_alike_likely() -> None:
     kernels = torch.stack([linear_motion(31, torch.Generator().manual_seed(seed)) for seed in range(400)])
     weights, places = weights_and_places(kernels.mean(0))
