@@ -34,10 +34,10 @@ def test_the_loader_keeps_the_order(tmp_path, workers):
     assert positions == [[4, 5], [6, 7], [8, 9], [10, 11]]
 
 
-def test_workers_need_no_pickling(tmp_path):
+def test_workers_need_no_pickling(tmp_path, monkeypatch):
     """Newer versions of Python, and other systems, would send the workers a copy of everything."""
     task = ToyTask()
-    task.unpicklable = lambda: None
+    monkeypatch.setattr(task, "unpicklable", lambda: None, raising=False)
     former = multiprocessing.get_start_method()
     multiprocessing.set_start_method("spawn", force=True)
     try:
