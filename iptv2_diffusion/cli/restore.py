@@ -104,8 +104,8 @@ def _restore() -> None:
     models = _models(config)
     jobs = _jobs(config, _with_views(found, config.input_right, max(models)))
     todo = [job for job in jobs if config.overwrite or not job.target.exists()]
-    for folder in dict.fromkeys(job.target.parent for job in todo):
-        check_place(folder / "new")
+    for target in {job.target.parent: job.target for job in todo}.values():
+        check_place(target)
     failures = _restore_all(config, models, todo)
     skipped = f", {len(jobs) - len(todo)} skipped" if config.skip_existing else ""
     say(f"{len(todo) - len(failures)} restored in {config.output}{skipped}")

@@ -32,19 +32,8 @@ FOLDER = 1000  # pictures to a folder
 IN_GRID = 64
 # What may differ between the runs that fill a folder. Names of models may: their weights are compared.
 FREE = {
-    *(
-        "ckpt",
-        "checkpoint",
-        "training_steps",
-        "vae",
-        "guide",
-        "protocol",
-        "batch_size",
-        "device",
-        "version",
-        "versions",
-    ),
-    *("compile", "share_modulation"),
+    *("ckpt", "checkpoint", "training_steps", "vae", "guide", "protocol"),
+    *("batch_size", "device", "version", "versions", "compile", "share_modulation"),
 }
 
 

@@ -124,11 +124,11 @@ def check_writable(path: Path, photo: Photo) -> None:
         raise ValueError(f"{path}: {kind} holds 8 bits per channel, these pixels have 16; PNG and TIFF hold both")
     if max(pixels.shape[:2]) > MOST_PIXELS.get(kind, math.inf):
         raise ValueError(
-            f"{path}: {kind} holds {MOST_PIXELS[kind]} pixels a side, got {pixels.shape[:2]}; PNG, TIFF more"
+            f"{path}: {kind} holds {MOST_PIXELS[kind]} pixels a side, got {pixels.shape[:2]}; PNG and TIFF hold more"
         )
     if kind == "JPEG" and len(photo.exif or b"") > MOST_EXIF:
         raise ValueError(
-            f"{path}: JPEG holds {MOST_EXIF} bytes of EXIF, got {len(photo.exif or b'')}; PNG and TIFF more"
+            f"{path}: JPEG holds {MOST_EXIF} bytes of EXIF, got {len(photo.exif or b'')}; PNG and TIFF hold more"
         )
     if alpha is not None and kind == "JPEG":
         raise ValueError(f"{path}: JPEG holds no transparency; PNG, TIFF and WEBP do")
