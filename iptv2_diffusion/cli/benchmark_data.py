@@ -50,7 +50,8 @@ def open_benchmark(benchmark: Benchmark, root: Path) -> Pictures:
 def open_folders(benchmark: Benchmark, folders: Sequence[Path]) -> Pictures:
     """Folders in place of the set's own layout, for those who have a part of it: degraded (left, right), clean.
 
-    Without noise of its own: a benchmark that adds it takes one folder, of clean pictures.
+    Without noise of its own: a benchmark that adds it takes one folder, of clean pictures. ValueError, of one line, for
+    other folders than it needs, and pairs that do not match.
     """
     if benchmark.protocol_id in NO_PAIRS:
         raise ValueError(f"--pairs: {benchmark.name} is not made of picture files; expected --data-path")
@@ -62,7 +63,9 @@ def open_folders(benchmark: Benchmark, folders: Sequence[Path]) -> Pictures:
     gray = benchmark.protocol.colour == "gray"
     if not degraded:
         return PictureList.below(clean, gray=gray)
-    return PairedPictures(pair_folders(degraded, clean), gray=gray, bits=spec_of(benchmark.data_set).bits)
+    pictures = PairedPictures(pair_folders(degraded, clean), gray=gray, bits=spec_of(benchmark.data_set).bits)
+    pictures.check()  # one that fails late would cost the scores of all
+    return pictures
 
 
 def read_sample(benchmark: Benchmark, pictures: Pictures, index: int) -> Sample:

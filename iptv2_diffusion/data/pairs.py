@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from iptv2_diffusion.data.image_folder import EXTENSIONS, pictures_below
+from iptv2_diffusion.data.image_folder import EXTENSIONS, opened, pictures_below
 from iptv2_diffusion.data.image_io import read_pixels
 
 SHOWN = 5  # names in an error message
@@ -92,6 +92,14 @@ class PairedPictures:
     def names(self) -> tuple[str, ...]:
         return tuple(pair.name for pair in self.pairs)
 
+    def check(self) -> None:
+        """ValueError naming a file that is no picture, or files whose sizes differ, from their headers alone."""
+        for pair in self.pairs:
+            sides = {file: _sides(file) for file in (*pair.degraded, pair.clean)}
+            if len(set(sides.values())) > 1:
+                found = " and ".join(f"{'x'.join(map(str, size))} in {file}" for file, size in sides.items())
+                raise ValueError(f"expected pictures of one size, got sides of {found}")
+
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """ValueError naming the files where their sizes differ, or the depths of the views."""
         pair = self.pairs[index]
@@ -146,6 +154,12 @@ class PictureList:
 
     def read(self, index: int) -> np.ndarray:
         return read_pixels(self.files[index], gray=self.gray)
+
+
+def _sides(file: Path) -> tuple[int, ...]:
+    """The shorter first: which one is the height, is told by EXIF, too."""
+    with opened(file) as picture:
+        return tuple(sorted(picture.size))
 
 
 def _read(file: Path, gray: bool, bits: int | None) -> np.ndarray:

@@ -108,3 +108,18 @@ def test_real_pairs_agree_in_size_and_content(shared_data: Callable[[str], Path]
     assert blurred.shape == sharp.shape == (720, 1280, 3)
     error = np.square(blurred.astype(float) - sharp).mean()
     assert 20 < 10 * np.log10(255**2 / error) < 40  # dB: the same scene, not the same picture
+
+
+def test_headers_tell_what_would_fail_late(tmp_path: Path) -> None:
+    fill(tmp_path / "degraded", ["a.png", "b.png"])
+    fill(tmp_path / "clean", ["a.png", "b.png"])
+    pictures = PairedPictures(pair_folders(tmp_path / "degraded", tmp_path / "clean"))
+    pictures.check()
+    save(tmp_path / "clean/turned.png", 0, height=4, width=3).replace(tmp_path / "clean/b.png")
+    pictures.check()  # EXIF may turn either
+    save(tmp_path / "clean/wide.png", 0, width=5).replace(tmp_path / "clean/b.png")
+    with pytest.raises(ValueError, match=r"one size, got sides of 3x4 in .*degraded/b\.png and 3x5 in .*clean/b\.png"):
+        pictures.check()
+    (tmp_path / "clean/b.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"cannot read .*clean/b\.png"):
+        pictures.check()

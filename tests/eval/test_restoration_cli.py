@@ -277,3 +277,10 @@ def test_a_place_that_takes_no_record_is_refused_before_the_work(folder: Path, r
     (folder / "file").touch()
     flags = ("--benchmark", "cbsd68-25", "--pairs", "target", "--identity")
     assert "file is no folder" in refused(*flags, "--output", "file/scores.json")
+
+
+def test_a_pair_of_different_sizes_is_refused_before_the_first_is_restored(folder: Path, refused: Call) -> None:
+    write_photo(folder / "target/2.png", Photo(np.zeros((9, 9, 3), np.uint8)), overwrite=True)
+    flags = ("--benchmark", "gopro", *PAIRS, "--identity", "--save-pictures", "out", "--output", "scores.json")
+    assert "expected pictures of one size" in refused(*flags)
+    assert not (folder / "out").exists()
