@@ -8,6 +8,7 @@ A picture that fails is reported, the others are restored, and the exit status i
 """
 
 import argparse
+import errno
 import glob
 import sys
 import warnings
@@ -29,6 +30,7 @@ WRITTEN_AS = {"png": ".png", "jpeg": ".jpg", "webp": ".webp", "tiff": ".tif"}
 RIGHT = {"_L": "_R", "_l": "_r"}  # endings of the left and the right view's name
 SHOWN = 5  # names in a message
 BAR = "{l_bar}{bar}| {n:.2f}/{total:.2f} MP [{elapsed}<{remaining}, {rate_noinv_fmt}]"
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # on the disk
 FAILURES = (ValueError, OSError, RuntimeError, MemoryError)  # of one picture
 
 
@@ -233,6 +235,8 @@ def _restore_all(config: RestoreConfig, models: Mapping[int, Any], jobs: Sequenc
                 with _noted(bar, job.sources[0]):
                     _restore_one(config, models, job, partial(_advance, bar, bar.n))
             except FAILURES as error:
+                if isinstance(error, OSError) and error.errno in NO_ROOM:
+                    raise  # nor is there for the others
                 failures.append(f"{job.sources[0]}: {' '.join(str(error).split()) or type(error).__name__}")
     return failures
 

@@ -1,5 +1,6 @@
 """`iptv2-restore` run again beside its inputs, on files of several frames, of any size, and what it refuses early."""
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from PIL import Image
 
 from iptv2_diffusion import IPTV2Restorer
+from iptv2_diffusion.data import image_io
 
 Call = Callable[..., None]
 
@@ -96,6 +98,20 @@ def test_places_that_take_no_results_are_refused_before_the_work(refused, ckpt, 
     monkeypatch.setattr("os.access", lambda path, mode: False)  # which holds for root, too
     assert f"{tmp_path} takes no new files" in refused("restore", tmp_path / "b", *flags, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_ends_the_work(refused, ckpt, tmp_path: Path, monkeypatch) -> None:
+    tried: list[Path] = []
+
+    def full(path: Path, photo: Any, **options: Any) -> None:
+        tried.append(path)
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    save_all(tmp_path / "b", "x.png", "y.png")
+    monkeypatch.setattr(image_io, "write_photo", full)
+    message = refused("restore", tmp_path / "b", "--ckpt", ckpt("paired"), "--output", tmp_path / "out")
+    assert "No space left on device" in message
+    assert tried == [tmp_path / "out" / "x.png"]
 
 
 def test_weights_of_pairs_serve_every_task(command: Call, refused, ckpt, tmp_path: Path) -> None:
