@@ -102,7 +102,7 @@ def _write(source: Path, target: Path, folders: Sequence[Path], factors: np.ndar
     for folder in folders:
         for file in files:
             check_whole(folder / file)
-    unfinished = target.with_name(f".{target.name}")
+    unfinished = target.with_name(f".unfinished-{target.name}")
     shutil.rmtree(unfinished, ignore_errors=True)
     shutil.copytree(source, unfinished, ignore=shutil.ignore_patterns("state", "ema"))
     for file in files:
