@@ -1,5 +1,6 @@
 """Files and folders that appear whole or not at all."""
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -20,6 +21,11 @@ def written_whole(path: Path) -> Iterator[Path]:
         hidden.rename(path)
     finally:
         _remove(hidden)
+
+
+def file_sha256(path: Path) -> str:
+    """Of its content, in hexadecimal digits."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def check_free(folder: Path, purpose: str) -> None:

@@ -47,11 +47,11 @@ def open_benchmark(benchmark: Benchmark, root: Path) -> Pictures:
     return pictures
 
 
-def open_folders(benchmark: Benchmark, folders: Sequence[Path]) -> Pictures:
+def open_folders(benchmark: Benchmark, folders: Sequence[Path], limit: int | None = None) -> Pictures:
     """Folders in place of the set's own layout, for those who have a part of it: degraded (left, right), clean.
 
     Without noise of its own: a benchmark that adds it takes one folder, of clean pictures. ValueError, of one line, for
-    other folders than it needs, and pairs that do not match.
+    other folders than it needs, and pairs that do not match, their sizes among the first `limit`.
     """
     if benchmark.protocol_id in NO_PAIRS:
         raise ValueError(f"--pairs: {benchmark.name} is not made of picture files; expected --data-path")
@@ -64,7 +64,7 @@ def open_folders(benchmark: Benchmark, folders: Sequence[Path]) -> Pictures:
     if not degraded:
         return PictureList.below(clean, gray=gray)
     pictures = PairedPictures(pair_folders(degraded, clean), gray=gray, bits=spec_of(benchmark.data_set).bits)
-    pictures.check()  # one that fails late would cost the scores of all
+    pictures.check(limit)  # one that fails late would cost the scores of all
     return pictures
 
 

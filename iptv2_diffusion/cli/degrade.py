@@ -1,6 +1,5 @@
 """`iptv2-data degrade`: clean photographs -> pairs of degraded and clean pictures, to score restorers on."""
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,7 +8,7 @@ from pathlib import Path
 
 from iptv2_diffusion.cli.common import say
 from iptv2_diffusion.config import arg
-from iptv2_diffusion.files import check_free
+from iptv2_diffusion.files import check_free, file_sha256
 
 RECORD = "degrade.json"
 PAIRS = 3  # number of the random stream, beside those of training
@@ -43,7 +42,7 @@ def write_pairs(config: DegradeConfig) -> None:
     pictures, names, origins = clean_pictures(config.data_path)
     chosen = range(len(names)) if config.hold_out is None else split_scenes(origins, config.hold_out)[1]
     targets = _targets([names[index] for index in chosen])
-    _begin(config, names, {names[index]: _content(pictures.files[index]) for index in chosen})
+    _begin(config, names, {names[index]: file_sha256(pictures.files[index])[:16] for index in chosen})
     source = CleanPatches(pictures, degrade)
     for index, target in zip(tqdm(chosen, unit=" pictures"), targets, strict=True):
         files = {kind: config.output / kind / target for kind in (INPUT, TARGET)}
@@ -67,10 +66,6 @@ def _targets(names: Sequence[str]) -> list[str]:
             f"{len(twice)} pairs would have the name of another, the first {twice[0]}: rename a photograph"
         )
     return targets
-
-
-def _content(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
 
 
 def _begin(config: DegradeConfig, names: Sequence[str], content: Mapping[str, str]) -> None:

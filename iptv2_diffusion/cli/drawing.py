@@ -55,17 +55,15 @@ def load_models(config: SampleConfig, device: torch.device) -> Models:
         check_scheduler_name(config.scheduler)  # before the weights are read
     allow_tf32(config.tf32)
     pipeline: Any = load_pipeline(config.ckpt, config.vae, config.ema)
-    guiding = _guiding(config, pipeline)
-    guide = None if guiding is None else guiding.transformer
+    guide = _guide(config, pipeline)
     if config.scheduler is not None:
         model = pipeline.transformer.config
         learned = model.out_channels == 2 * model.in_channels
         pipeline.scheduler = make_scheduler(config.scheduler, pipeline.scheduler.config, learned_sigma=learned)
     parts = {"weights": pipeline.transformer, "vae_weights": pipeline.vae, "guide_weights": guide}
     digests = {name: digest(part) for name, part in parts.items() if part is not None}
-    for fusing in filter(None, (pipeline, guiding)):  # after the digests: its products are rounded otherwise elsewhere
-        fusing.fuse()
     for denoiser in [pipeline.transformer, *([] if guide is None else [guide])]:
+        denoiser.fuse()  # after the digests: its products are rounded otherwise on other processors
         # Not diffusers' own `to`, which warns of modules that want fp32 though there are none.
         nn.Module.to(denoiser, device=device, dtype=getattr(torch, PRECISIONS[config.precision]))
         if config.compile:
@@ -74,8 +72,8 @@ def load_models(config: SampleConfig, device: torch.device) -> Models:
     return Models(pipeline, guide, digests)
 
 
-def _guiding(config: SampleConfig, pipeline: Any) -> Any:
-    """The pipeline whose transformer guides in the place of the null label, if one is asked for."""
+def _guide(config: SampleConfig, pipeline: Any) -> Any:
+    """The transformer that guides in the place of the null label, if one is asked for."""
     if config.guide is None and config.guide_ema is None:
         return None
     other: Any = load_pipeline(config.guide or config.ckpt, config.vae, config.guide_ema)
@@ -85,7 +83,7 @@ def _guiding(config: SampleConfig, pipeline: Any) -> Any:
     for key in NOISE_SCHEDULE_KEYS:
         if key in own and key in others and own[key] != others[key]:
             raise ValueError(f"the guide was trained with {key} {others[key]}, the model with {own[key]}")
-    return other
+    return other.transformer
 
 
 def draw(config: SampleConfig, models: Models, labels: Sequence[int], seeds: Sequence[int]) -> np.ndarray:

@@ -179,7 +179,7 @@ def _open(config: EvaluateConfig, benchmark: Benchmark) -> "Pictures":
     from iptv2_diffusion.cli.benchmark_data import open_benchmark, open_folders
 
     if config.pairs is not None:
-        return open_folders(benchmark, config.pairs)
+        return open_folders(benchmark, config.pairs, config.limit)
     assert config.data_path is not None
     return open_benchmark(benchmark, config.data_path)
 

@@ -1,6 +1,5 @@
 """Feature spaces of our own, for work without Inception; importing this registers them. None of them gives an FID."""
 
-import hashlib
 import math
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from torch import Tensor
 from iptv2_diffusion.cli.sources import BUNDLED_VAE, EMOJI_CLASSIFIER, vae_source
 from iptv2_diffusion.diffusion.latents import LatentCodec
 from iptv2_diffusion.diffusion.vae_files import WEIGHTS
+from iptv2_diffusion.files import file_sha256
 from iptv2_diffusion.metrics.classifier import WIDTHS, load_classifier
 from iptv2_diffusion.metrics.extractors import FEATURES, Extractor, register_extractor
 
@@ -23,7 +23,7 @@ def vae_latents(device: torch.device) -> Extractor:
     """Posterior means of the bundled VAE, averaged over a grid of 8x8 cells: 4 * 8 * 8 numbers, in that order."""
     codec = LatentCodec.from_pretrained(vae_source(BUNDLED_VAE), device=device)
     cells = math.isqrt(MOST // codec.channels)
-    digest = _sha256(Path(vae_source(BUNDLED_VAE)) / WEIGHTS)
+    digest = file_sha256(Path(vae_source(BUNDLED_VAE)) / WEIGHTS)
 
     def extract(images: Tensor) -> dict[str, Tensor]:
         if min(images.shape[2:]) < cells * codec.factor:
@@ -43,12 +43,8 @@ def emoji_classifier(device: torch.device) -> Extractor:
     def extract(images: Tensor) -> dict[str, Tensor]:
         return {FEATURES: model.features(images.to(device))}
 
-    digest, dimensions = _sha256(EMOJI_CLASSIFIER), {FEATURES: WIDTHS[-1]}
+    digest, dimensions = file_sha256(EMOJI_CLASSIFIER), {FEATURES: WIDTHS[-1]}
     return Extractor(name=CLASSIFIER, weights_sha256=digest, dimensions=dimensions, device=device, extract=extract)
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 register_extractor(VAE_LATENTS, vae_latents)

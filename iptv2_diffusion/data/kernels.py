@@ -105,17 +105,20 @@ def _strokes(generator: torch.Generator) -> torch.Tensor:
 def _tremor(steps: int, generator: torch.Generator) -> torch.Tensor:
     falls = torch.empty((), dtype=torch.float64).uniform_(*TREMOR_FALLS, generator=generator)
     amplitudes = torch.randn((2, OSCILLATIONS, 2), generator=generator, dtype=torch.float64)
-    amplitudes = amplitudes * _FREQUENCIES[:, None] ** -falls
-    cosines, sines = _oscillations(steps)
-    return cosines @ amplitudes[0] + sines @ amplitudes[1]
+    return _oscillating(amplitudes * _FREQUENCIES[:, None] ** -falls, steps)
 
 
 def _lasting(steps: int, generator: torch.Generator) -> torch.Tensor:
     """(steps,): how long each point of a path lasts, on a scale of its own."""
-    cosines, sines = (oscillations[:, :LINGERS] for oscillations in _oscillations(steps))
     amplitudes = torch.randn((2, LINGERS), generator=generator, dtype=torch.float64) / LINGERS**0.5
     uneven = UNEVEN * torch.rand((), generator=generator, dtype=torch.float64)
-    return (uneven * (cosines @ amplitudes[0] + sines @ amplitudes[1])).exp()
+    return (uneven * _oscillating(amplitudes, steps)).exp()
+
+
+def _oscillating(amplitudes: torch.Tensor, steps: int) -> torch.Tensor:
+    """Amplitudes (2, n, ...) of cosines and sines of the first n frequencies -> their sum (steps, ...)."""
+    cosines, sines = (oscillations[:, : amplitudes.shape[1]] for oscillations in _oscillations(steps))
+    return cosines @ amplitudes[0] + sines @ amplitudes[1]
 
 
 @cache

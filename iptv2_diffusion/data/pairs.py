@@ -92,9 +92,9 @@ class PairedPictures:
     def names(self) -> tuple[str, ...]:
         return tuple(pair.name for pair in self.pairs)
 
-    def check(self) -> None:
-        """ValueError naming a file that is no picture, or files whose sizes differ, from their headers alone."""
-        for pair in self.pairs:
+    def check(self, limit: int | None = None) -> None:
+        """ValueError naming a file that is no picture, or files whose sizes differ, by headers; `limit`: of the first."""
+        for pair in self.pairs[:limit]:
             sides = {file: _sides(file) for file in (*pair.degraded, pair.clean)}
             if len(set(sides.values())) > 1:
                 found = " and ".join(f"{'x'.join(map(str, size))} in {file}" for file, size in sides.items())
