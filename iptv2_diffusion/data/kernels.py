@@ -1,7 +1,7 @@
 """Blur kernels, and the convolution that applies them.
 
-A kernel is (k, k) float32, k odd, not negative, of sum 1. Its centroid is at the central pixel (of measured kernels within
-half a pixel), so that the blurred picture lies where the sharp one does.
+A kernel is (k, k) float32, k odd, not negative, of sum 1. Its centroid is at the centre of the central pixel, so that the
+blurred picture lies where the sharp one does.
 """
 
 import math
@@ -77,7 +77,7 @@ def _along(path: torch.Tensor, size: float, lasting: torch.Tensor | None = None)
     path = path - lasting @ path / lasting.sum()
     path = path * ((size - 1) / 2 / path.abs().max())
     pixels = torch.arange(-shake_reach(size), shake_reach(size) + 1.0, dtype=path.dtype)
-    rows, columns = (1 - (path.T[..., None] - pixels).abs()).clamp(min=0)  # bilinear weights, (n, k) each
+    rows, columns = _bilinear(path.T, pixels)
     kernel = rows.T @ (lasting[:, None] * columns)
     return (kernel / kernel.sum()).float()
 
@@ -136,9 +136,10 @@ def _spread_one(path: torch.Tensor) -> torch.Tensor:
 def load_kernels(path: str | Path) -> tuple[torch.Tensor, ...]:
     """Measured kernels, such as Levin et al.'s eight (CVPR 2009): a MATLAB 7.3 file with one cell array of kernels.
 
-    They are divided by their sums, and moved by whole pixels to where the centroid is central: where a camera pointed
-    cannot be told from a blurred picture. ValueError where the file holds anything else, FileNotFoundError where there is
-    none, OSError where the package that reads it is missing.
+    They are divided by their sums, and moved to where the centroid is central: where a camera pointed cannot be told from
+    a blurred picture. Fractions of pixels are shared linearly between neighbours, as those of drawn paths are.
+    ValueError where the file holds anything else, FileNotFoundError where there is none, OSError where the package that
+    reads it is missing.
     """
     with open_v73(Path(path)) as file:
         found = [entry for entry in file.values() if is_cell_array(entry)]
@@ -155,14 +156,21 @@ def _normalised(kernel: torch.Tensor, path: str | Path) -> torch.Tensor:
         raise ValueError(
             f"expected square kernels of odd sides, not negative, not all zero in {path}, got one of {sides}"
         )
-    return (kernel / kernel.sum()).float()
+    return kernel / kernel.sum()
 
 
 def _centred(kernel: torch.Tensor) -> torch.Tensor:
-    """Moved by whole pixels, in the smallest square that holds it."""
-    points, weights = kernel.nonzero() - len(kernel) // 2, kernel[kernel > 0]
-    points = points - (weights[:, None] * points).sum(0).round().long()
-    reach = int(points.abs().max())
-    centred = kernel.new_zeros(2 * reach + 1, 2 * reach + 1)
-    centred[tuple((points + reach).T)] = weights
-    return centred
+    """In the smallest square that holds it."""
+    reach = len(kernel)
+    pixels = torch.arange(-reach, reach + 1.0, dtype=kernel.dtype)
+    offsets = torch.arange(len(kernel), dtype=kernel.dtype) - len(kernel) // 2
+    # Rounded, so that a kernel which is central already stays as it is.
+    rows, columns = (offsets - (sums @ offsets).round(decimals=6) for sums in (kernel.sum(1), kernel.sum(0)))
+    moved = _bilinear(rows, pixels).T @ kernel @ _bilinear(columns, pixels)
+    cut = reach - int((moved.nonzero() - reach).abs().max())
+    return moved[cut : len(moved) - cut, cut : len(moved) - cut].float()
+
+
+def _bilinear(positions: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
+    """(..., n) and (k,) -> (..., n, k): how a point is shared between the pixels on both its sides."""
+    return (1 - (positions[..., None] - pixels).abs()).clamp(min=0)

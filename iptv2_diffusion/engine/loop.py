@@ -26,7 +26,7 @@ from iptv2_diffusion.engine.checkpoint import (
 )
 from iptv2_diffusion.engine.ema import EMA
 from iptv2_diffusion.engine.log import Log, check_trackers
-from iptv2_diffusion.engine.optim import learning_rate, make_optimizer
+from iptv2_diffusion.engine.optim import learning_rate, make_optimizer, multiplies_bfloat16
 from iptv2_diffusion.engine.parallel import accumulating, gradient_norm, make_accelerator, place
 from iptv2_diffusion.engine.settings import TrainConfig
 from iptv2_diffusion.engine.stop import StopRequest
@@ -74,6 +74,7 @@ def fit(task: Task, config: TrainConfig, **info: Any) -> int:
     if source:
         _restore(run, source)
     _warn_of_size(run)
+    _warn_of_precision(run)
     log = Log(run.accelerator, config, run.step, description)
     try:
         with StopRequest() as stop:
@@ -108,6 +109,11 @@ def _warn_of_size(run: _Run) -> None:
     if run.config.keep is None and count * size > LARGE:
         text = "a checkpoint takes about %.1f GB; all %d are kept, %.0f GB (--keep N keeps the newest N)"
         logger.warning(text, size / 1e9, count, count * size / 1e9)
+
+
+def _warn_of_precision(run: _Run) -> None:
+    if run.config.precision == "bf16" and not multiplies_bfloat16(run.accelerator.device):
+        logger.warning("precision: this processor has no instructions for bf16, which takes longer than float32 here")
 
 
 def _train(run: _Run, log: Log, stop: StopRequest) -> None:

@@ -1,6 +1,9 @@
 """The optimizer and the learning rate of each step."""
 
 import math
+from functools import partial
+from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import nn
@@ -12,14 +15,33 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
     """AdamW, or timm's Muon with its steps as large as AdamW's ("Muon is Scalable for LLM Training", 2025, Eq. 4).
 
     Muon leaves to Adam what is no matrix of four rows and columns at least, such as norms, biases and depthwise kernels;
-    other convolution kernels are one of (output, input x height x width).
+    other convolution kernels are one of (output, input x height x width). It multiplies them in bfloat16, or in float32
+    where the processor has no instructions for that: there bfloat16 takes ten times as long.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    shared: dict[str, Any] = {"lr": config.lr, "betas": config.betas, "weight_decay": config.weight_decay}
     if config.optimizer == "muon":
-        from timm.optim.muon import Muon  # timm takes seconds to import
+        return _muon(multiplies_bfloat16(trained[0].device))(trained, nesterov=True, **shared)
+    return torch.optim.AdamW(trained, fused=True, **shared)
 
-        return Muon(trained, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, nesterov=True)
-    return torch.optim.AdamW(trained, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True)
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether there are instructions for it; of x86 processors, those that know AVX2 only have none."""
+    return device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def _muon(bfloat16: bool) -> type[torch.optim.Optimizer]:
+    from timm.optim import muon  # timm takes seconds to import
+
+    class Float32Muon(muon.Muon):
+        """timm's function takes a type, its optimizer does not hand one on."""
+
+        def step(self, closure: Any = None) -> Any:
+            iterate = partial(muon.zeropower_via_newtonschulz, dtype=torch.float32)
+            with patch.object(muon, "zeropower_via_newtonschulz", iterate):
+                return super().step(closure)
+
+    return muon.Muon if bfloat16 else Float32Muon
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:

@@ -145,10 +145,12 @@ def write_matlab(path: Path, cells: list[np.ndarray], names: tuple[str, ...] = (
 
 
 def test_kernels_of_a_file_are_normalised_and_not_transposed(tmp_path: Path) -> None:
-    cells = [np.arange(9.0).reshape(3, 3), np.arange(25.0).reshape(5, 5) + 10]
-    first, second = load_kernels(write_matlab(tmp_path / "kernels.mat", cells))
-    torch.testing.assert_close(first, torch.arange(9.0).view(3, 3) / 36)
-    torch.testing.assert_close(second, (torch.arange(25.0).view(5, 5) + 10) / 550)
+    three, five = (
+        12.0 - np.abs(np.arange(n * n).reshape(n, n) - n * n // 2) for n in (3, 5)
+    )  # alike turned by 180 degrees
+    first, second = load_kernels(write_matlab(tmp_path / "kernels.mat", [three, five]))
+    torch.testing.assert_close(first, torch.from_numpy(three).float() / 88)
+    torch.testing.assert_close(second, torch.from_numpy(five).float() / 144)
 
 
 @pytest.mark.parametrize(
@@ -200,18 +202,27 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path, monkeypatch: pytest
 def test_levins_kernels_are_read(shared_data: Callable[[str], Path]) -> None:
     pytest.importorskip("h5py")
     kernels = load_kernels(shared_data("levin09_kernels.mat"))
-    sides = [17, 15, 13, 29, 11, 25, 23, 25]  # centred; in the file 19, 17, 15, 27, 13, 21, 23, 23
+    sides = [19, 17, 13, 29, 13, 27, 25, 25]  # centred; in the file 19, 17, 15, 27, 13, 21, 23, 23
     assert [len(kernel) for kernel in kernels] == sides
     for kernel in kernels:
         assert kernel.sum() == pytest.approx(1, abs=1e-5)
         assert kernel.min() >= 0
         offsets = torch.arange(len(kernel)) - len(kernel) // 2
-        assert abs(float((kernel.sum(0) * offsets).sum())) <= 0.5
-        assert abs(float((kernel.sum(1) * offsets).sum())) <= 0.5
+        assert float((kernel.sum(0) * offsets).sum()) == pytest.approx(0, abs=1e-5)
+        assert float((kernel.sum(1) * offsets).sum()) == pytest.approx(0, abs=1e-5)
 
 
-def test_kernels_of_a_file_are_centred_by_whole_pixels(tmp_path: Path) -> None:
+def test_kernels_of_a_file_are_centred(tmp_path: Path) -> None:
     kernel = np.zeros((9, 9))
     kernel[1, 6], kernel[1, 7], kernel[2, 8] = 1, 2, 1  # centroid 2.75 rows above and 3 columns right of the centre
     (centred,) = load_kernels(write_matlab(tmp_path / "k.mat", [kernel]))
-    torch.testing.assert_close(centred, torch.tensor([[0, 0, 0], [0.25, 0.5, 0], [0, 0, 0.25]]))
+    quarters = torch.tensor([[1.0, 2, 0], [3, 6, 1], [0, 0, 3]])  # a quarter of a pixel up, hence to two rows each
+    torch.testing.assert_close(centred, quarters / 16)
+
+
+def test_central_kernels_of_a_file_stay_as_they_are(tmp_path: Path) -> None:
+    kernel = np.zeros((9, 9))
+    kernel[2, 4], kernel[5, 4] = 1, 2  # rows 2 above and 1 below the centre
+    (centred,) = load_kernels(write_matlab(tmp_path / "k.mat", [kernel]))
+    assert len(centred) == 5
+    torch.testing.assert_close(centred.nonzero(), torch.tensor([[0, 2], [3, 2]]), rtol=0, atol=0)

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from timm.optim import muon
 from toy import ToyTask, tensors, toy_config
 
-from iptv2_diffusion.engine import fit
+from iptv2_diffusion.engine import fit, loop, optim
 from iptv2_diffusion.engine.optim import learning_rate, make_optimizer
 
 
@@ -41,7 +42,9 @@ def test_frozen_parameters_are_left_out(tmp_path):
     assert (group["betas"], group["weight_decay"], group["lr"]) == ((0.8, 0.9), 0.1, 1e-2)
 
 
-def test_muon_turns_the_steps_of_matrices_orthogonal_and_leaves_the_rest_to_adam(tmp_path):
+@pytest.mark.parametrize("bfloat16", [True, False])
+def test_muon_turns_the_steps_of_matrices_orthogonal_and_leaves_the_rest_to_adam(tmp_path, monkeypatch, bfloat16):
+    monkeypatch.setattr(optim, "multiplies_bfloat16", lambda device: bfloat16)
     generator = torch.Generator().manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Conv2d(5, 12, 3), torch.nn.Conv2d(12, 12, 3, groups=12))
     before = [parameter.detach().clone() for parameter in model.parameters()]
@@ -54,13 +57,33 @@ def test_muon_turns_the_steps_of_matrices_orthogonal_and_leaves_the_rest_to_adam
     orthogonal = 0.2 * 45**0.5 * u @ v  # of the root mean square that Adam's steps have, 0.2
     assert orthogonal.square().mean().sqrt() == pytest.approx(0.2)
     step = kernel.reshape(12, 45)
-    # Five Newton-Schulz iterations bring singular values near 1, in bfloat16.
+    # Five Newton-Schulz iterations bring singular values near 1, in bfloat16 or float32.
     assert torch.nn.functional.cosine_similarity(step.flatten(), orthogonal.flatten(), dim=0) > 0.97
     stretch = torch.linalg.svdvals(step) / (0.2 * 45**0.5)
     assert 0.6 < stretch.min() <= stretch.max() < 1.3
     for other, gradient in zip(others, gradients[1:], strict=True):
         torch.testing.assert_close(other.sign(), gradient.sign(), rtol=0, atol=0)
         assert other.std() / other.abs().mean() == pytest.approx(float(other.sign().std()), rel=1e-3)  # all as large
+
+
+def test_muon_without_bfloat16_follows_the_iteration_to_single_precision(tmp_path, monkeypatch):
+    monkeypatch.setattr(optim, "multiplies_bfloat16", lambda device: False)
+    weight = torch.nn.Parameter(torch.zeros(6, 9))
+    weight.grad = torch.randn(6, 9, generator=torch.Generator().manual_seed(0))
+    x = weight.grad.double() / weight.grad.double().norm()
+    make_optimizer(torch.nn.ParameterList([weight]), toy_config(tmp_path, optimizer="muon", lr=0.01)).step()
+    for a, b, c in muon._COEFFICIENTS["quintic"]:
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    torch.testing.assert_close(-weight.detach().double() / 0.01, 0.2 * 9**0.5 * x, rtol=1e-4, atol=1e-5)
+    assert muon.zeropower_via_newtonschulz(weight.grad, 1, [(1, 0, 0)]).dtype == torch.bfloat16  # timm's as it was
+
+
+@pytest.mark.parametrize(("bfloat16", "precision", "warned"), [(False, "bf16", 1), (True, "bf16", 0), (False, "no", 0)])
+def test_processors_that_only_emulate_bfloat16_are_named(tmp_path, monkeypatch, caplog, bfloat16, precision, warned):
+    monkeypatch.setattr(loop, "multiplies_bfloat16", lambda device: bfloat16)
+    fit(ToyTask(width=6), toy_config(tmp_path, steps=1, precision=precision))
+    assert caplog.text.count("no instructions for bf16") == warned
 
 
 def test_muon_resumes_bit_for_bit(tmp_path):
