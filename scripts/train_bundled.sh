@@ -6,9 +6,10 @@
 set -euo pipefail
 [[ $# -eq 2 || $# -eq 3 ]] || { sed -n '2,5s/^# //p' "$0" >&2; exit 2; }
 name=$1 data=$2 output=${3:-runs/bundled/$1}
+precision=${PRECISION:-bf16} # PRECISION=no where a processor has no instructions for bf16
 
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-2} ACCELERATE_USE_CPU=${ACCELERATE_USE_CPU:-true}
-small="--precision bf16 --hold-out 40 --clip 1.0 --weight-decay 0 --betas 0.9 0.99 --workers 0"
+small="--precision $precision --hold-out 40 --clip 1.0 --weight-decay 0 --betas 0.9 0.99 --workers 0"
 photographs="$data/train $data/test"
 
 train() { # run, further flags
@@ -16,11 +17,11 @@ train() { # run, further flags
 }
 
 emoji() {
-  python scripts/train_autoencoder.py --data-path "$data" --output "$output/autoencoder" --precision bf16 --compile
+  python scripts/train_autoencoder.py --data-path "$data" --output "$output/autoencoder" --precision $precision --compile
   python scripts/bundle_emoji.py latents --vae "$output/autoencoder/vae" --data-path "$data" --replace
   # the first run began from the weights of an earlier one, 5,000 steps on the latents of another autoencoder
-  accelerate launch train.py --model IPTV2-Ti-16 --micro-batch 32 --precision bf16 --output "$output/1"
-  accelerate launch train.py --model IPTV2-Ti-16 --micro-batch 32 --precision bf16 --init "$output/1" --steps 7000 --validate-every 500 \
+  accelerate launch train.py --model IPTV2-Ti-16 --micro-batch 32 --precision $precision --output "$output/1"
+  accelerate launch train.py --model IPTV2-Ti-16 --micro-batch 32 --precision $precision --init "$output/1" --steps 7000 --validate-every 500 \
     --output "$output/2"
   python scripts/bundle_emoji.py denoiser --checkpoint "$output/2" --replace
 }

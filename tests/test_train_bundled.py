@@ -44,6 +44,14 @@ def test_restorers_are_trained_and_exported(task: str, tmp_path: Path) -> None:
     assert export == ["iptv2-export", "--ckpt", last, "--half", "--output", f"runs/new/{task}.safetensors"]
 
 
+@pytest.mark.parametrize("name", ["emoji", *TASKS])
+def test_precision_is_for_the_caller_to_choose(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRECISION", "no")
+    training = [command for command in commands(tmp_path, name, "data", "runs/new") if "--precision" in command]
+    assert training
+    assert all(command[command.index("--precision") + 1] == "no" for command in training)
+
+
 def test_deraining_is_trained_on_the_test_part_only(tmp_path: Path) -> None:
     """From the first weight on: BSDS500's train part has the scenes of Rain100H."""
     (command, _) = commands(tmp_path, "derain", "photographs")

@@ -30,7 +30,7 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     return device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
-def _muon(bfloat16: bool) -> type[torch.optim.Optimizer]:
+def _muon(bfloat16: bool) -> type[Any]:
     from timm.optim import muon  # timm takes seconds to import
 
     class Float32Muon(muon.Muon):
