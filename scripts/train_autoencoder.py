@@ -171,7 +171,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--ema", type=float, default=0.998)
     parser.add_argument("--every", type=int, default=250, help="steps between checkpoints and held-out measurements")
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--precision", choices=("no", "bf16"), default="no", help="as of train.py")
     parser.add_argument("--compile", action="store_true", help="torch.compile both halves; needs a C++ compiler")
     parser.add_argument("--seed", type=int, default=0)
     return parser

@@ -47,9 +47,16 @@ def test_restorers_are_trained_and_exported(task: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["emoji", *TASKS])
 def test_precision_is_for_the_caller_to_choose(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PRECISION", "no")
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    parsers = {
+        "scripts/train_autoencoder.py": import_module("train_autoencoder").make_parser(),
+        "train.py": (train if name == "emoji" else train_restoration).make_parser(),
+    }
     training = [command for command in commands(tmp_path, name, "data", "runs/new") if "--precision" in command]
     assert training
-    assert all(command[command.index("--precision") + 1] == "no" for command in training)
+    for command in training:
+        script = next(word for word in command if word in parsers)
+        assert parsers[script].parse_args(command[command.index(script) + 1 :]).precision == "no"
 
 
 def test_deraining_is_trained_on_the_test_part_only(tmp_path: Path) -> None:

@@ -160,7 +160,7 @@ def _normalised(kernel: torch.Tensor, path: str | Path) -> torch.Tensor:
 
 
 def _centred(kernel: torch.Tensor) -> torch.Tensor:
-    """In the smallest square that holds it."""
+    """Moved by fractions of pixels, in the smallest square that holds it."""
     reach = len(kernel)
     pixels = torch.arange(-reach, reach + 1.0, dtype=kernel.dtype)
     offsets = torch.arange(len(kernel), dtype=kernel.dtype) - len(kernel) // 2

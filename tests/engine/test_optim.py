@@ -79,11 +79,17 @@ def test_muon_without_bfloat16_follows_the_iteration_to_single_precision(tmp_pat
     assert muon.zeropower_via_newtonschulz(weight.grad, 1, [(1, 0, 0)]).dtype == torch.bfloat16  # timm's as it was
 
 
+def test_gpus_are_taken_to_multiply_bfloat16_and_cpus_without_onednn_not_to(monkeypatch):
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert optim.multiplies_bfloat16(torch.device("cuda"))
+    assert not optim.multiplies_bfloat16(torch.device("cpu"))
+
+
 @pytest.mark.parametrize(("bfloat16", "precision", "warned"), [(False, "bf16", 1), (True, "bf16", 0), (False, "no", 0)])
 def test_processors_that_only_emulate_bfloat16_are_named(tmp_path, monkeypatch, caplog, bfloat16, precision, warned):
     monkeypatch.setattr(loop, "multiplies_bfloat16", lambda device: bfloat16)
     fit(ToyTask(width=6), toy_config(tmp_path, steps=1, precision=precision))
-    assert caplog.text.count("no instructions for bf16") == warned
+    assert caplog.text.count("bf16 takes many times as long") == warned
 
 
 def test_muon_resumes_bit_for_bit(tmp_path):
