@@ -35,6 +35,9 @@ def multiplies_bfloat16(device: torch.device) -> bool:
 def _muon(bfloat16: bool) -> type[Any]:
     from timm.optim import muon  # timm takes seconds to import
 
+    if bfloat16:
+        return muon.Muon
+
     class Float32Muon(muon.Muon):
         """timm's function takes a type, its optimizer does not hand one on."""
 
@@ -43,7 +46,7 @@ def _muon(bfloat16: bool) -> type[Any]:
             with patch.object(muon, "zeropower_via_newtonschulz", iterate):
                 return super().step(closure)
 
-    return muon.Muon if bfloat16 else Float32Muon
+    return Float32Muon
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
